@@ -1,0 +1,119 @@
+"""Types of the core's one Python face.
+
+Everything between bytes in and bytes out happens inside `Engine.turn` without a Python call per
+request.  Python meets the core here only: to hand it descriptors, to set quotas, to answer CONTROL
+requests, to read counters and to be told what was refused.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, final
+
+ABI: Final[int]
+"""Layout number of the core's shared structs; every room refuses to load beside another one."""
+
+FEATURES: Final[int]
+"""Feature bits that this daemon offers (SPEC 2.1): 1 RECONNECTION, 2 ERROR, 4 WATCHDEPTH, 8 DOMID_ANY."""
+
+class Notice(NamedTuple):
+    """One refusal or oddity worth a log line; `count` - 1 like it were held back since the last one."""
+
+    kind: str
+    """`quota`, `soft-quota`, `permission`, `protocol`, `conflict`, `collapse`, `accept`, `domain`."""
+    domid: int
+    conn_id: int
+    what: bytes
+    """The path, the quota's name, or what else names the thing (cut to 255 bytes)."""
+    error: str
+    """The wire's error word (`ENOSPC`), or empty."""
+    count: int
+
+class ControlError(Exception):
+    """Raised by a CONTROL callback to answer with an error word: `ControlError("EINVAL")`."""
+
+    def __init__(self, word: str) -> None: ...
+    word: str
+
+class Border:
+    """The hypervisor as the Engine sees it.  `fastxs.hypervisor.border.Hypervisor` is the real one."""
+
+@final
+class Engine:
+    """The data plane: connections, store, watches, transactions; one instance serves one host.
+
+    `control(conn_id, domid, words)` answers a CONTROL request: `words` are the payload's
+    NUL-separated strings; it returns the reply's whole payload or raises `ControlError`.
+    `notice(notices)` is called at the end of a turn in which something was refused (already
+    rate-limited per domain and kind).  Both run on the thread that runs `turn`.
+    """
+
+    def __init__(
+        self,
+        *,
+        border: Border | None = None,
+        control: Callable[[int, int, list[bytes]], bytes] | None = None,
+        notice: Callable[[list[Notice]], None] | None = None,
+        priv_domid: int = 0,
+        store_domid: int = 0,
+        keep_orphans: bool = False,
+        linger_us: int = 2000,
+    ) -> None: ...
+
+    # -- the loop ---------------------------------------------------------------------------
+    def fileno(self) -> int:
+        """The Engine's epoll descriptor: readable when a turn has something to do."""
+    def turn(self) -> None:
+        """Serve everything that is ready, then stay (GIL released) for up to `linger_us` while
+        traffic goes on; returns when nothing came for a while, or to let the loop run."""
+    def close(self) -> None:
+        """Close every connection and descriptor, free the store.  Idempotent."""
+    # -- connections ------------------------------------------------------------------------
+    def listen(self, fd: int) -> None:
+        """Accept on this listening unix socket (the Engine owns the descriptor from now on)."""
+    def unlisten(self) -> None:
+        """Close the listening socket; connections go on."""
+    def adopt(self, fd: int) -> int:
+        """Serve a connected unix socket as the store's own domain; its connection id."""
+    def attach(self, domid: int) -> int:
+        """A connection in memory, for tests and tools: what `feed` gives is what `domid` wrote."""
+    def feed(self, conn_id: int, data: bytes) -> None:
+        """Bytes from an attached peer; they are served in this call (one turn)."""
+    def take(self, conn_id: int) -> bytes:
+        """And all bytes that wait for that peer (replies and events), which are thereby delivered."""
+    def disconnect(self, conn_id: int) -> None: ...
+    def connections(self) -> list[dict[str, int | str]]:
+        """id, kind (`socket`, `ring`, `memory`), domid, fd, watches, transactions, out_bytes, in_bytes."""
+    # -- domains (without a border: for tests and tools) ---------------------------------------
+    def pretend(self, domid: int, exists: bool) -> None:
+        """Without a border: say whether a domain exists (domain 0 does).  A domain that ceases to
+        exist is removed at once, as a death seen through VIRQ_DOM_EXC is."""
+    def domains(self) -> list[dict[str, int]]:
+        """domid, introduced, target (-1 none), features, unique_id, shutdown."""
+    # -- quotas -------------------------------------------------------------------------------
+    @staticmethod
+    def quota_names() -> tuple[str, ...]:
+        """`nodes watches transactions transaction-nodes node-permissions node-size path-max
+        outstanding memory soft-memory`, in the order that CONTROL prints them."""
+    @staticmethod
+    def quota_text(name: str) -> str:
+        """What the quota limits, as `xenstore-control quota` says it."""
+    def get_quota(self, name: str, domid: int | None = None) -> int:
+        """0 is unlimited.  KeyError: no such quota; LookupError: no such domain."""
+    def set_quota(self, name: str, value: int, domid: int | None = None) -> None: ...
+    def accounts(self, domid: int) -> dict[str, tuple[int, int]]:
+        """name -> (value now, highest value ever) of one domain."""
+    def highest_accounts(self, reset: bool = False) -> dict[str, int]:
+        """name -> highest value seen of any domain."""
+    # -- looking inside -------------------------------------------------------------------------
+    def check(self) -> list[str]:
+        """Walk everything, compare every counter and index with what it counts; the faults found."""
+    def counters(self) -> dict[str, int]:
+        """requests, replies, errors, events, events_dropped, events_collapsed, commits, conflicts,
+        replays, accepted, closed, turns, nodes, watches, transactions, connections, bytes_in, bytes_out ..."""
+    def operations(self) -> dict[str, int]:
+        """Operation name -> requests served."""
+    def memory(self) -> dict[str, int]:
+        """Bytes by use: heap_reserved, heap_used, nodes, watches, transactions, connections, ..."""
+    # -- tracing ---------------------------------------------------------------------------------
+    def trace(self, fd: int | None, switches: Sequence[str] = ("obj", "io")) -> None:
+        """Write C xenstored's trace lines (SPEC 6.4) to this descriptor (the caller's); None stops.
+        switches: obj io wrl acc tdb."""
