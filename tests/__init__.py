@@ -1,0 +1,1 @@
+"""The project's tests.  They own no code that the daemon needs and refuse to be imported by it."""
