@@ -1,0 +1,90 @@
+"""How the compiled half of fastxs is built; what the project is says pyproject.toml.
+
+Every fastxs/**/*.pyx becomes an extension module of its own (its .pxd is its face), and the pretend
+hypervisor in fastxs/hypervisor/simxen is compiled beside them.  Cython's C files go to build/, never
+next to the sources.  FASTXS_CHECKED=1 makes the checked build (bounds checks, FASTXS_DEBUG): it has a
+tree of its own, build/checked, because it must never lie under the release's name.
+"""
+
+import os
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from Cython.Compiler import Options
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).parent
+CHECKED = os.environ.get("FASTXS_CHECKED") == "1"
+C_FILES = Path("build/cython-checked" if CHECKED else "build/cython")
+SIMXEN = Path("fastxs/hypervisor/simxen/build.py")
+JOBS = len(os.sched_getaffinity(0))
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": CHECKED,
+    "wraparound": False,
+    "initializedcheck": CHECKED,
+    "cdivision": True,
+    "embedsignature": True,
+    "warn.unused": True,
+    "warn.maybe_uninitialized": True,
+}
+# Frame pointers, line tables: perf, py-spy --native and gdb then show lines of the .pyx.
+C_FLAGS = ["-O2", "-g", "-fno-omit-frame-pointer", "-Wall", "-Wno-unused-function"]
+
+
+class BuildExt(build_ext):
+    """Extension modules, and simxen in its folder: what runs in place needs both."""
+
+    def run(self) -> None:
+        build_simxen()
+        super().run()
+
+
+class BuildPy(build_py):
+    """Copies packages; simxen must be there before its artefacts can be copied as package data."""
+
+    def run(self) -> None:
+        build_simxen()
+        super().run()
+
+
+def build_simxen() -> None:
+    if SIMXEN.exists():
+        runpy.run_path(str(SIMXEN))["build"]()
+
+
+def modules() -> list[Extension]:
+    if CHECKED and {"--inplace", "-i", "develop", "editable_wheel"} & set(sys.argv):
+        raise SystemExit("fastxs: the checked build is never in place; use: FASTXS_CHECKED=1 python setup.py build")
+    if any(c.stat().st_mtime < Path("setup.py").stat().st_mtime for c in C_FILES.rglob("*.c")):
+        shutil.rmtree(C_FILES)  # other directives or flags, perhaps: nothing made before is to be trusted
+    Options.warning_errors = True
+    headers = sorted(Path("fastxs").rglob("*.h"))
+    extensions = [
+        Extension(
+            ".".join(source.with_suffix("").parts),
+            [str(source)],
+            include_dirs=sorted({str(header.parent) for header in headers}),
+            depends=[str(header) for header in headers],
+            define_macros=[("FASTXS_DEBUG", "1")] if CHECKED else [],
+            extra_compile_args=C_FLAGS,
+        )
+        for source in sorted(Path("fastxs").rglob("*.pyx"))
+    ]
+    return cythonize(
+        extensions, compiler_directives=DIRECTIVES, build_dir=str(C_FILES), nthreads=JOBS, emit_linenums=True
+    )
+
+
+if __name__ == "__main__":
+    os.chdir(HERE)
+    options = {"build_ext": {"parallel": JOBS}}
+    if CHECKED:
+        options["build"] = {"build_base": "build/checked.tmp", "build_lib": "build/checked"}
+    setup(ext_modules=modules(), cmdclass={"build_ext": BuildExt, "build_py": BuildPy}, options=options)
