@@ -2,8 +2,8 @@
 
 Every fastxs/**/*.pyx becomes an extension module of its own (its .pxd is its face), and the pretend
 hypervisor in fastxs/hypervisor/simxen is compiled beside them.  Cython's C files go to build/, never
-next to the sources.  FASTXS_CHECKED=1 makes the checked build (bounds checks, FASTXS_DEBUG): it has a
-tree of its own, build/checked, because it must never lie under the release's name.
+next to the sources.  FASTXS_CHECKED=1 makes the checked build (bounds checks, FASTXS_DEBUG): it is
+never in place, because it must not lie under the release's name, but in build/checked/lib.
 """
 
 import os
@@ -20,7 +20,8 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 CHECKED = os.environ.get("FASTXS_CHECKED") == "1"
-C_FILES = Path("build/cython-checked" if CHECKED else "build/cython")
+BUILD = Path("build/checked" if CHECKED else "build/release")
+C_FILES = BUILD / "cython"
 SIMXEN = Path("fastxs/hypervisor/simxen/build.py")
 JOBS = len(os.sched_getaffinity(0))
 
@@ -43,6 +44,8 @@ class BuildExt(build_ext):
 
     def run(self) -> None:
         build_simxen()
+        if self.editable_mode:  # pip says: a temporary folder; but then everything is compiled again each time
+            self.build_lib, self.build_temp = f"{BUILD}/lib", f"{BUILD}/temp"
         super().run()
 
 
@@ -84,7 +87,11 @@ def modules() -> list[Extension]:
 
 if __name__ == "__main__":
     os.chdir(HERE)
-    options = {"build_ext": {"parallel": JOBS}}
-    if CHECKED:
-        options["build"] = {"build_base": "build/checked.tmp", "build_lib": "build/checked"}
-    setup(ext_modules=modules(), cmdclass={"build_ext": BuildExt, "build_py": BuildPy}, options=options)
+    setup(
+        ext_modules=modules(),
+        cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
+        options={
+            "build": {"build_base": f"{BUILD}", "build_lib": f"{BUILD}/lib", "build_temp": f"{BUILD}/temp"},
+            "build_ext": {"parallel": JOBS},
+        },
+    )
