@@ -37,7 +37,7 @@ Ctrl-C stops it.
 """
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """Somebody asked us to stop: Ctrl-C or SIGTERM."""
 
 
@@ -62,7 +62,7 @@ def folders() -> Iterator[tuple[Path, Path]]:
 
 @contextmanager
 def simulated_guests(count: int, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """`count` guests with traffic until the end of the block; in a session of their own, so that Ctrl-C is ours alone."""
+    """`count` guests with traffic until the end of the block; Ctrl-C does not reach them, only us."""
     program = Path(simxen.__file__).with_name("simguest")
     command = [*WITH_PARENT, str(program), "--traffic", "0", "-n", str(count)]
     with subprocess.Popen(
