@@ -1,0 +1,1 @@
+"""Benchmarks: what fastxs is measured by, and how.  `python -m bench.bars` runs every bar; README.md explains."""
