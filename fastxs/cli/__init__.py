@@ -1,0 +1,1 @@
+"""The programs: `fastxsd` takes xenstored's own flags, `fastxs` is for people."""

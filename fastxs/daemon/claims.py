@@ -1,0 +1,169 @@
+"""What one running instance holds: its run directory, a locked file with its pid, the socket.
+
+Owns the rule that a stale claim is replaced and a live one never stolen.  A claim is live while its file's lock is
+held (the kernel lets go of it however its holder dies) or while the socket accepts.  Knows nothing of the Engine and
+of what is said over the socket, but for one request that asks whether anybody answers.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fastxs.daemon.config import RUN_DIR
+
+__all__ = ["StartError", "answers", "hold_pid_file", "hold_socket", "need_folder", "reason"]
+
+
+class StartError(Exception):
+    """The daemon cannot start (or go on); its text is the one line that the administrator reads."""
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in its own words and without errno and traceback."""
+    hint = " (are you root?)" if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0 else ""
+    return (error.strerror or str(error)) + hint
+
+
+def need_folder(path: str, purpose: str) -> None:
+    """StartError unless the directory is there.  Only the default run directory is made: a path that somebody typed
+    and that is missing is a typing mistake or a file system that is not mounted."""
+    if path == RUN_DIR:
+        try:
+            os.makedirs(path, 0o755, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"cannot make {path} for {purpose}: {reason(error)}") from None
+    elif not os.path.isdir(path):
+        what = "is not a directory" if os.path.lexists(path) else "does not exist"
+        raise StartError(f"the directory of {purpose} {what}: {path}")
+
+
+@contextmanager
+def hold_pid_file(path: str, purpose: str = "the pid file") -> Iterator[None]:
+    """Hold `path`, mode 0600, locked and saying `pid\\n` (SPEC 6.2); it is removed at the end.
+
+    A file whose holder is gone is taken over.  StartError names the holder of a live one.
+    """
+    need_folder(os.path.dirname(path), purpose)
+    try:
+        fd = _lock(path, purpose)
+    except OSError as error:
+        raise StartError(f"cannot write {purpose} {path}: {reason(error)}") from None
+    try:
+        try:
+            os.fchmod(fd, 0o600)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            raise StartError(f"cannot write {purpose} {path}: {reason(error)}") from None
+        yield
+    finally:
+        # Removed before the lock goes: who waits for the file either sees it locked or makes a new one.
+        with suppress(OSError):
+            os.unlink(path)
+        os.close(fd)
+
+
+def _lock(path: str, purpose: str) -> int:
+    """A locked descriptor of the regular file that `path` names now."""
+    while True:
+        # Not blocking: `path` may be a FIFO, which the next line refuses.
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise StartError(f"{purpose} {path} is not a regular file")
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+                holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+                raise StartError(f"already running: {purpose} {path} is held by {_process(holder)}") from None
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.stat(path)):
+                    return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # its holder removed it between our open and our lock: that file is nobody's, look again
+
+
+def _process(pid: str) -> str:
+    """`pid 17 (xenstored)`, for a reader who wants to look at it."""
+    try:
+        return f"pid {pid} ({Path('/proc', pid, 'comm').read_text().strip()})"
+    except (OSError, ValueError):
+        return f"pid {pid}" if pid else "another process"
+
+
+@contextmanager
+def hold_socket(path: str, backlog: int) -> Iterator[socket.socket]:
+    """The listening unix socket at `path`, mode 0600; its name is removed at the end if it is still ours.
+
+    The backlog is large because a toolstack that restarts opens thousands of connections at once: past the backlog a
+    client's connect() blocks, or fails with EAGAIN if it does not want to.  The kernel caps it at net.core.somaxconn.
+    Call it with a lock held (`hold_pid_file`): between looking and binding there is a gap.
+    """
+    need_folder(os.path.dirname(path), "the socket")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    with listener:
+        try:
+            _clear(path)
+            mask = os.umask(0o177)  # 0600 from its first moment
+            try:
+                listener.bind(path)
+            finally:
+                os.umask(mask)
+            ours = os.stat(path)
+            listener.listen(backlog)
+            listener.setblocking(False)
+        except OSError as error:
+            raise StartError(f"cannot listen on {path}: {reason(error)}") from None
+        try:
+            yield listener
+        finally:
+            with suppress(OSError):
+                if os.path.samestat(os.stat(path), ours):
+                    os.unlink(path)
+
+
+def _clear(path: str) -> None:
+    """Remove a socket that nobody serves; StartError if somebody does, or if it is no socket."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise StartError(f"{path} exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            raise StartError(f"already running: {path} is served (and its backlog is full)") from None
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        # Who called listen(), as the kernel remembers it.
+        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        raise StartError(f"already running: {path} is served by {_process(str(pid))}")
+
+
+def answers(path: str, timeout_s: float) -> bool:
+    """Whether a READ of `/` over the socket gets an answer, whichever."""
+    request = struct.pack("=4I", 2, 0, 0, 2) + b"/\0"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(timeout_s)
+        try:
+            client.connect(path)
+            client.sendall(request)
+            return client.recv(16) != b""
+        except OSError:
+            return False
