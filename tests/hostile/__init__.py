@@ -1,0 +1,1 @@
+"""What a guest that means harm may try: one test per published advisory, and random bytes."""
