@@ -46,11 +46,10 @@ def stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def folders() -> Iterator[tuple[Path, Path]]:
+def folders(run: Path) -> Iterator[tuple[Path, Path]]:
     """The run directory, and the folder of the pretend hypervisor's pages: in memory, gone afterwards."""
     shm = Path("/dev/shm")
     pages = Path(tempfile.mkdtemp(prefix="fastxs-run.", dir=shm if os.access(shm, os.W_OK) else None))
-    run = CHECKOUT / "run.d"
     if len(os.fsencode(run / "socket")) > LONGEST_SOCKET:
         run = pages / "run"
     try:
@@ -78,10 +77,10 @@ def simulated_guests(count: int, env: dict[str, str]) -> Iterator[subprocess.Pop
                 guests.kill()
 
 
-def serve(guests: int) -> str:
+def serve(run_dir: Path, guests: int) -> str:
     """Run until somebody stops us or a process ends by itself; what to say at the end."""
     absent = "" if shutil.which("xenstore-ls") else " are not installed here"
-    with folders() as (run, pages):
+    with folders(run_dir) as (run, pages):
         env = {"SIMXEN_DIR": str(pages / "hv"), "XENSTORED_RUNDIR": str(run), "XENSTORED_PATH": str(run / "socket")}
         with Host("fastxs", run, env=env, prefix=WITH_PARENT) as host, simulated_guests(guests, host.env) as talkers:
             print(TRY.format(guests=guests, pid=host.pid, socket=host.socket, absent=absent), flush=True)
@@ -96,11 +95,12 @@ def main() -> int:
         prog="./run", description="fastxsd on the pretend hypervisor, with simulated guests"
     )
     parser.add_argument("-n", "--guests", type=int, default=8, help="how many guests (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=CHECKOUT / "run.d", help="run directory (default: %(default)s)")
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     try:
-        end = serve(arguments.guests)
+        end = serve(arguments.folder.absolute(), arguments.guests)
     except Stopped:
         print("stopped")
         return 0
