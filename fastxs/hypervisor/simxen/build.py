@@ -3,6 +3,7 @@
 Needs a C compiler and libc only.  Imports nothing of fastxs, so that setup.py can load it from its file.
 """
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -59,10 +60,8 @@ def build(outdir: Path | None = None, cc: str | None = None) -> Path:
         link = stub / soname
         if not link.exists():
             link.unlink(missing_ok=True)
-            try:
+            with contextlib.suppress(FileExistsError):  # somebody else's build was first
                 link.symlink_to(Path("..") / "libsimxen.so")
-            except FileExistsError:  # somebody else's build was first
-                pass
     return out
 
 
