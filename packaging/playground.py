@@ -22,7 +22,9 @@ from fastxs.hypervisor.host import Host, HostError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LONGEST_SOCKET = 107  # bytes: sun_path of a unix socket's address, less the final NUL
-WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--") if shutil.which("setpriv") else ()  # should we be killed
+# A child ends with us even if we are killed, and Ctrl-C reaches us alone.
+AS_OURS = ("setpriv", "--pdeathsig", "TERM", "--", "setsid", "--")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 TRY = """
 {guests} simulated guests are talking to fastxsd (process {pid}); the socket is
@@ -42,31 +44,38 @@ class Stopped(BaseException):
 
 
 def stop(_signal: int, _frame: FrameType | None) -> None:
+    for number in SIGNALS:  # we are on the way out already
+        signal.signal(number, signal.SIG_IGN)
     raise Stopped
 
 
 @contextmanager
-def folders(run: Path) -> Iterator[tuple[Path, Path]]:
-    """The run directory, and the folder of the pretend hypervisor's pages: in memory, gone afterwards."""
+def shared_pages() -> Iterator[Path]:
+    """A folder for the pretend hypervisor's pages: in memory, gone afterwards."""
     shm = Path("/dev/shm")
     pages = Path(tempfile.mkdtemp(prefix="fastxs-run.", dir=shm if os.access(shm, os.W_OK) else None))
-    if len(os.fsencode(run / "socket")) > LONGEST_SOCKET:
-        run = pages / "run"
     try:
-        run.mkdir(exist_ok=True)
-        yield run, pages
+        yield pages
     finally:
         shutil.rmtree(pages, ignore_errors=True)
 
 
 @contextmanager
+def daemon(folder: Path, pages: Path) -> Iterator[Host]:
+    """fastxsd as it comes, with its own quotas; what it writes is under `folder`."""
+    host = Host("fastxs", folder, prefix=AS_OURS, default_quotas=True)
+    if len(os.fsencode(host.socket)) > LONGEST_SOCKET:
+        host = Host("fastxs", pages, prefix=AS_OURS, default_quotas=True)
+    host.env["SIMXEN_DIR"] = str(pages / "hv")
+    with host:
+        yield host
+
+
+@contextmanager
 def simulated_guests(count: int, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """`count` guests with traffic until the end of the block; Ctrl-C does not reach them, only us."""
-    program = Path(simxen.__file__).with_name("simguest")
-    command = [*WITH_PARENT, str(program), "--traffic", "0", "-n", str(count)]
-    with subprocess.Popen(
-        command, env={**os.environ, **env}, start_new_session=True, stdout=subprocess.DEVNULL
-    ) as guests:
+    """`count` guests, each with traffic until the end of the block."""
+    command = [*AS_OURS, str(simxen.SIMGUEST), "--traffic", "0", "--via", "socket", "--report", "10", "-n", str(count)]
+    with subprocess.Popen(command, env={**os.environ, **env}) as guests:
         try:
             yield guests
         finally:
@@ -77,16 +86,14 @@ def simulated_guests(count: int, env: dict[str, str]) -> Iterator[subprocess.Pop
                 guests.kill()
 
 
-def serve(run_dir: Path, guests: int) -> str:
-    """Run until somebody stops us or a process ends by itself; what to say at the end."""
+def serve(folder: Path, guests: int) -> str:
+    """Run until somebody stops us or a process ends by itself; what to say then."""
     absent = "" if shutil.which("xenstore-ls") else " are not installed here"
-    with folders(run_dir) as (run, pages):
-        env = {"SIMXEN_DIR": str(pages / "hv"), "XENSTORED_RUNDIR": str(run), "XENSTORED_PATH": str(run / "socket")}
-        with Host("fastxs", run, env=env, prefix=WITH_PARENT) as host, simulated_guests(guests, host.env) as talkers:
-            print(TRY.format(guests=guests, pid=host.pid, socket=host.socket, absent=absent), flush=True)
-            while talkers.poll() is None:
-                time.sleep(0.2)
-            return f"the simulated guests ended by themselves (status {talkers.returncode})"
+    with shared_pages() as pages, daemon(folder, pages) as host, simulated_guests(guests, host.env) as talkers:
+        print(TRY.format(guests=guests, pid=host.pid, socket=host.socket, absent=absent), flush=True)
+        while talkers.poll() is None:
+            time.sleep(0.2)
+        return f"the simulated guests ended by themselves (status {talkers.returncode}); the daemon: {host.stderr()}"
 
 
 def main() -> int:
@@ -97,7 +104,7 @@ def main() -> int:
     parser.add_argument("-n", "--guests", type=int, default=8, help="how many guests (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=CHECKOUT / "run.d", help="run directory (default: %(default)s)")
     arguments = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, stop)
     try:
         end = serve(arguments.folder.absolute(), arguments.guests)

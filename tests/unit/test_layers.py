@@ -25,6 +25,7 @@ ROOMS = [
     "fastxs.core.watches",
     "fastxs.core.transactions",
     "fastxs.core.ring",
+    "fastxs.core.outbox",
     "fastxs.core.connection",
     "fastxs.core.domains",
     "fastxs.core.requests",
