@@ -191,7 +191,8 @@ class Peer(_Face):
         super().__init__()
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self.sock.settimeout(10)
+            # Blocking, bounded by the kernel: a connect that has to wait for a full backlog fails at once otherwise.
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 10, 0))
             self.sock.connect(str(Path(path)))
         except BaseException:
             self.sock.close()

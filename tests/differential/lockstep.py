@@ -1,0 +1,446 @@
+"""Two daemons, the same requests, one at a time: every reply and every event compared.
+
+Owns the sockets, the order of sending and reading, the pairing of transaction ids, and wiping both stores between
+conversations.  Refuses to know which requests are made (generate) and which differences are allowed (rules).
+
+Each connection's stream (events and replies in their order) is compared message by message, so that events before a
+reply, after it, and between two of them are told apart without waiting for any: they come in front of the next reply.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tests.differential.generate import (
+    CONNECTIONS,
+    CREATE,
+    DESTROY,
+    DOMAINS,
+    IN_SLOT,
+    OVERLONG,
+    RECONNECT,
+    SYNC,
+    Step,
+)
+from tests.differential.rules import RULES, Rules, Said, Story, canonical, domids, good_domid, path_of
+from tests.support.wire import HEADER, Op, Peer, Splitter, pack
+
+TIMEOUT_S: Final = 10.0
+SYNC_EVERY: Final = 64
+_CHANGES: Final = {
+    Op.WRITE, Op.MKDIR, Op.RM, Op.SET_PERMS, Op.INTRODUCE, Op.RELEASE, Op.TRANSACTION_END,
+}  # fmt: skip
+
+
+class Difference(NamedTuple):
+    """What was not alike, and where."""
+
+    at: int
+    step: Step
+    what: str
+
+    def __str__(self) -> str:
+        return f"step {self.at}, {self.step}\n{self.what}"
+
+
+class Crash(Exception):
+    """A daemon closed a connection or stopped answering where the other one did not."""
+
+
+class Link:
+    """One connection to one daemon: bytes out, a queue of what came back."""
+
+    __slots__ = ("came", "expect_tx", "replied", "sock", "splitter")
+
+    def __init__(self, path: Path) -> None:
+        self.sock = Peer(path).sock
+        self.splitter = Splitter()
+        self.came: deque[Said] = deque()
+        self.expect_tx = 0
+        self.replied = 0
+        """req_id of the last reply."""
+
+    def send(self, data: bytes, tx_id: int) -> None:
+        self.expect_tx = tx_id
+        self.sock.sendall(data)
+
+    def read(self) -> None:
+        """Take what is there.  ConnectionError at the end of the stream."""
+        data = self.sock.recv(1 << 18)
+        if not data:
+            raise ConnectionResetError("closed")
+        for op, req_id, tx_id, payload in self.splitter.feed(data):
+            if op == Op.WATCH_EVENT:
+                self.came.append(Said(op, req_id, tx_id == 0, payload))
+            else:
+                self.came.append(Said(op, req_id, tx_id == self.expect_tx, payload))
+                self.replied = req_id
+
+
+class Side:
+    """One daemon: its connections, and one more to prepare and to look with."""
+
+    def __init__(self, kind: str, path: Path, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.path = path
+        self.links = [Link(path) for _ in range(CONNECTIONS)]
+        self.service = Peer(path)
+
+    def reopen(self, conn: int) -> None:
+        self.links[conn].sock.close()
+        self.links[conn] = Link(self.path)
+
+    def close(self) -> None:
+        for link in self.links:
+            link.sock.close()
+        self.service.close()
+
+    # -- preparing and looking ----------------------------------------------------------------
+    def wipe(self, holders: Iterable[int] = ()) -> None:
+        """Back to the store of a daemon that was just started: no connections, no domains, no nodes but its own.
+
+        `holders` have targets, which C 4.17 does not let go before them.
+        """
+        for conn in range(CONNECTIONS):
+            self.reopen(conn)
+        call = self.service.call
+        for domid in (*holders, *DOMAINS):
+            call(Op.RELEASE, b"%d\0" % domid)
+        for special in (b"@introduceDomain", b"@releaseDomain"):
+            call(Op.SET_PERMS, special + b"\0n0\0")
+        for node, keep in ((b"/", b"tool"), (b"/tool", b"xenstored"), (b"/tool/xenstored", b"")):
+            call(Op.MKDIR, node + b"\0")
+            for child in self.children(node):
+                if child != keep or self.children(b"/")[:1] != [b"tool"]:
+                    call(Op.RM, node.rstrip(b"/") + b"/" + child + b"\0")
+            call(Op.WRITE, node + b"\0")
+            call(Op.SET_PERMS, node + b"\0n0\0")
+
+    def children(self, node: bytes) -> list[bytes]:
+        """DIRECTORY, in parts where it has to be."""
+        reply = self.service.call(Op.DIRECTORY, node + b"\0")
+        if reply.error == "E2BIG":
+            names = b""
+            while not names.endswith(b"\0\0"):
+                part = self.service.call(Op.DIRECTORY_PART, node + b"\0%d\0" % len(names))
+                assert not part.error, part
+                names += part.payload.partition(b"\0")[2]
+            return names.split(b"\0")[:-2]
+        return [] if reply.error else reply.strings
+
+    def tree(self) -> list[tuple[bytes, bytes, bytes]]:
+        """Every node, depth first in DIRECTORY order: path, perms, value."""
+        found: list[tuple[bytes, bytes, bytes]] = []
+        todo = [b"/"]
+        while todo:
+            node = todo.pop()
+            perms = self.service.call(Op.GET_PERMS, node + b"\0")
+            value = self.service.call(Op.READ, node + b"\0")
+            found.append((node, perms.payload, value.payload))
+            todo += reversed([node.rstrip(b"/") + b"/" + child for child in self.children(node)])
+        return found
+
+
+@dataclass
+class Slot:
+    """A transaction that is open on both sides."""
+
+    conn: int
+    ids: tuple[int, int]
+
+
+@dataclass
+class Pair:
+    """Two daemons in lock-step.  `a` is judged, `b` is the reference."""
+
+    a: Side
+    b: Side
+    rules: Rules = field(default_factory=Rules)
+    hypervisor: Callable[[int, bool], None] | None = None
+    """`hypervisor(domid, exists)` creates or destroys a domain under both."""
+
+    def __post_init__(self) -> None:
+        self.rules = RULES[self.a.kind, self.b.kind]
+        self.story = Story()
+        self.req_id = 0
+        self.steps = 0
+        self.slots: dict[int, Slot] = {}
+        self.used = self.story.used
+        self._answers = list(self.rules.answers.items())
+        self._poll = select.poll()
+
+    # -- one conversation -----------------------------------------------------------------------
+    def begin(self) -> None:
+        """A fresh store and fresh connections on both sides."""
+        for side in (self.a, self.b):
+            side.wipe(self.story.held)
+        self.story = Story(used=self.used)
+        self.slots = {}
+        self._watch_links()
+
+    def _watch_links(self) -> None:
+        self._poll = select.poll()
+        self._by_fd = {link.sock.fileno(): link for side in (self.a, self.b) for link in side.links}
+        for fd in self._by_fd:
+            self._poll.register(fd, select.POLLIN)
+
+    def run(self, steps: Iterable[Step]) -> Difference | None:
+        """Do all steps, then compare both trees; the first difference that no rule allows."""
+        at, step = 0, Step(0, SYNC)
+        try:
+            for at, step in enumerate(steps):  # noqa: B007
+                found = self.do(step)
+                if not found and at % SYNC_EVERY == SYNC_EVERY - 1:
+                    found = self.sync()
+                if found:
+                    return Difference(at, step, found)
+            found = self.sync() or self.compare_trees()
+        except Crash as crash:
+            found = str(crash)
+        return Difference(at, step, found) if found else None
+
+    def do(self, step: Step) -> str:
+        """One step on both sides; what differs, or ""."""
+        self.steps += 1
+        if step.op < 0:
+            return self._pseudo(step)
+        for name, avoid in self.rules.avoids.items():
+            expected = avoid(step, self.story)
+            if expected is not None:
+                self.used[name] += 1
+                return self._alone(step, expected) if expected and self.a.kind != self.b.kind else ""
+        slot = self.slots.get(step.slot)
+        if step.tx == IN_SLOT and (slot is None or slot.conn != step.conn):
+            return ""
+        starting = step.op == Op.TRANSACTION_START and step.tx == 0
+        if starting and slot is not None:
+            return ""
+        ids = slot.ids if step.tx == IN_SLOT and slot else (step.tx, step.tx)
+        replies = self._exchange(step, ids)
+        if isinstance(replies, str):
+            return replies
+        return self._learn(step, *replies)
+
+    def _exchange(self, step: Step, ids: tuple[int, int]) -> tuple[Said, Said] | str:
+        """Send to both, read both until they have answered, compare; the two replies."""
+        self.req_id += 1
+        links = (self.a.links[step.conn], self.b.links[step.conn])
+        for link, tx_id in zip(links, ids, strict=True):
+            try:
+                link.send(pack(step.op, step.payload, self.req_id, tx_id), tx_id)
+            except OSError as error:
+                raise Crash(f"{self._name(link)}: {error}") from error
+        self._await(links)
+        return self._compare(step)
+
+    def _alone(self, step: Step, expected: str) -> str:
+        """Ask A only, on its service connection, what must be refused."""
+        reply = self.a.service.call(step.op, step.payload)
+        return "" if reply.error == expected else f"{self.a.name} ({self.a.kind}), asked alone: {reply!r}, not {expected}"
+
+    def _name(self, link: Link) -> str:
+        side = self.a if link in self.a.links else self.b
+        return f"{side.name} ({side.kind}), conn {side.links.index(link)}"
+
+    def _await(self, links: tuple[Link, Link]) -> None:
+        want = self.req_id
+        deadline = time.monotonic() + TIMEOUT_S
+        while links[0].replied != want or links[1].replied != want:
+            ready = self._poll.poll(1000)
+            if not ready and time.monotonic() > deadline:
+                late = [self._name(link) for link in links if link.replied != want]
+                raise Crash(f"no answer from {' and '.join(late)}")
+            for fd, _ in ready:
+                link = self._by_fd[fd]
+                try:
+                    link.read()
+                except OSError as error:
+                    raise Crash(f"{self._name(link)}: {error}") from error
+
+    def _compare(self, step: Step) -> tuple[Said, Said] | str:
+        """Compare what came on every connection as far as both have it; the answers to `step`."""
+        replies: tuple[Said, Said] | None = None
+        for conn, (mine, theirs) in enumerate(zip(self.a.links, self.b.links, strict=True)):
+            ours, others = mine.came, theirs.came
+            while ours and others:
+                one, two = ours[0], others[0]
+                if one == two or self._allowed(step, one, two):
+                    ours.popleft()
+                    others.popleft()
+                    if one.op != Op.WATCH_EVENT:
+                        replies = one, two
+                elif self._extra(one, self.rules.extras_ours):
+                    ours.popleft()
+                elif self._extra(two, self.rules.extras_theirs):
+                    others.popleft()
+                else:
+                    return self._tell(conn)
+        if replies is None:
+            return self._tell(step.conn)
+        return replies
+
+    def _allowed(self, step: Step, one: Said, two: Said) -> bool:
+        if one.op == Op.WATCH_EVENT or two.op == Op.WATCH_EVENT or one.req_id != two.req_id:
+            return False
+        for name, rule in self._answers:
+            if rule(step, one, two, self.story):
+                self.used[name] += 1
+                return True
+        return False
+
+    def _extra(self, said: Said, rules: dict[str, Callable[[Said, Story], bool]]) -> bool:
+        if said.op != Op.WATCH_EVENT:
+            return False
+        for name, rule in rules.items():
+            if rule(said, self.story):
+                self.used[name] += 1
+                return True
+        return False
+
+    def _tell(self, conn: int) -> str:
+        lines = [f"on connection {conn}:"]
+        for side in (self.a, self.b):
+            came = side.links[conn].came
+            lines.append(f"  {side.name} ({side.kind}):")
+            lines += [f"    {show(said)}" for said in list(came)[:8]] or ["    nothing"]
+        return "\n".join(lines)
+
+    def _learn(self, step: Step, one: Said, two: Said) -> str:
+        """What the answers mean for the rest of the conversation."""
+        if step.op == Op.TRANSACTION_START and one.op == two.op == Op.TRANSACTION_START and step.tx == 0:
+            self.slots[step.slot] = Slot(step.conn, (_number(one.payload), _number(two.payload)))
+            self.story.outside[step.slot] = False
+        elif two.op == Op.ERROR:
+            if step.op == Op.TRANSACTION_END and step.tx == IN_SLOT and two.error != "EINVAL":
+                self.slots.pop(step.slot, None)
+        elif step.op == Op.TRANSACTION_END:
+            self.slots.pop(step.slot, None)
+        elif step.op == Op.RESET_WATCHES:
+            self._forget(step.conn)
+        elif step.op == Op.RELEASE:
+            for domid in (int(text or b"0") for text in domids(step) if good_domid(text)):
+                self.story.released.add(domid)
+                self.story.held.pop(domid, None)
+        elif step.op == Op.SET_TARGET:
+            domid, target = (int(text or b"0") for text in domids(step))
+            self.story.held.setdefault(domid, set()).add(target)
+        if step.op in _CHANGES and two.op != Op.ERROR and (step.tx != IN_SLOT or step.op == Op.TRANSACTION_END):
+            for slot in self.story.outside:
+                if slot != step.slot or step.tx != IN_SLOT:
+                    self.story.outside[slot] = True
+        return ""
+
+    def _forget(self, conn: int) -> None:
+        for slot in [slot for slot, open_ in self.slots.items() if open_.conn == conn]:
+            del self.slots[slot]
+
+    # -- what is no request -------------------------------------------------------------------
+    def _pseudo(self, step: Step) -> str:
+        if step.op == SYNC:
+            return self.sync()
+        if step.op == RECONNECT:
+            found = self.sync()
+            self._reopen(step.conn)
+            return found
+        if step.op == OVERLONG:
+            return self._overlong(step)
+        if self.hypervisor is not None:
+            found = self.sync()
+            domid = int(step.payload)
+            self.hypervisor(domid, step.op == CREATE)
+            if step.op == DESTROY:
+                self.story.released.add(domid)
+                self.story.held.pop(domid, None)
+                for side in (self.a, self.b):
+                    _until_gone(side.service, domid)
+            return found
+        return ""
+
+    def _reopen(self, conn: int) -> None:
+        for side in (self.a, self.b):
+            side.reopen(conn)
+        self._forget(conn)
+        self._watch_links()
+
+    def _overlong(self, step: Step) -> str:
+        """A length that no daemon takes: both close this connection, without a word, and no other."""
+        found = self.sync()
+        data = HEADER.pack(Op.READ, 1, 0, min(4096 + step.slot, 0xFFFFFFFF)) + step.payload
+        for side in (self.a, self.b):
+            link = side.links[step.conn]
+            link.came.clear()
+            link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(TIMEOUT_S), 0))
+            try:
+                link.send(data, 0)
+                while True:
+                    link.read()
+            except BlockingIOError:
+                found = found or f"{self._name(link)}: still open after a message of {4096 + step.slot} bytes"
+            except OSError:
+                if link.came:
+                    found = found or f"{self._name(link)}: {show(link.came[0])} before the close"
+        self._reopen(step.conn)
+        return found
+
+    def sync(self) -> str:
+        """Fetch every event that is still on its way: each connection gets one more answer to wait for."""
+        for conn in range(CONNECTIONS):
+            found = self._exchange(Step(conn, Op.GET_DOMAIN_PATH, b"0\0"), (0, 0))
+            if isinstance(found, str):
+                return found
+        for conn, (mine, theirs) in enumerate(zip(self.a.links, self.b.links, strict=True)):
+            if mine.came or theirs.came:
+                return self._tell(conn)
+        return ""
+
+    def compare_trees(self) -> str:
+        """Both stores, node by node, in DIRECTORY order."""
+        one, two = self.a.tree(), self.b.tree()
+        for mine, theirs in zip(one, two, strict=False):
+            if mine != theirs:
+                step = Step(0, Op.GET_PERMS, mine[0] + b"\0")
+                perms = Said(Op.GET_PERMS, 0, True, mine[1]), Said(Op.GET_PERMS, 0, True, theirs[1])
+                if (mine[0], mine[2]) != (theirs[0], theirs[2]) or not self._allowed(step, *perms):
+                    return f"trees differ:\n  {self.a.name}: {mine}\n  {self.b.name}: {theirs}"
+        if len(one) != len(two):
+            longer = one if len(one) > len(two) else two
+            return f"trees differ: {len(one)} and {len(two)} nodes, the first that only one has is {longer[min(len(one), len(two))]}"
+        return ""
+
+    def close(self) -> None:
+        """Close all connections."""
+        for side in (self.a, self.b):
+            side.close()
+
+
+def show(said: Said) -> str:
+    """One message for people."""
+    name = Op(said.op).name if said.op in Op._value2member_map_ else str(said.op)
+    body = repr(said.payload) if len(said.payload) <= 300 else f"{said.payload[:300]!r}... {len(said.payload)} bytes"
+    req = "" if said.op == Op.WATCH_EVENT else f" req={said.req_id}"
+    return f"{name}{req}{'' if said.echo else ' (not the request`s tx_id)'} {body}"
+
+
+def _number(payload: bytes) -> int:
+    text = payload.rstrip(b"\0")
+    return int(text) if text.isdigit() else 0
+
+
+def _until_gone(peer: Peer, domid: int) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while peer.call(Op.IS_DOMAIN_INTRODUCED, b"%d\0" % domid).payload == b"T\0":
+        if time.monotonic() > deadline:
+            raise Crash(f"domain {domid} is gone, but stays introduced")
+        time.sleep(0.002)
+
+
+__all__ = ["Crash", "Difference", "Link", "Pair", "Side", "Slot", "canonical", "path_of", "show"]

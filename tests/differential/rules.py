@@ -1,0 +1,268 @@
+"""The differences that the comparison allows, each a rule in code under the name of an entry of docs/differences.toml.
+
+A rule is as narrow as it can be: it sees the request, both answers and what the conversation has done, and says whether
+this difference is the one that its entry describes.  Refuses to know sockets and processes.
+
+Three shapes: an *answer* rule judges two messages that differ; an *extra* rule judges an event that only one side sent;
+an *avoid* rule names a request that the reference is not asked, because it would die of it or the two daemons' states
+would part for good; where the answer to it changes nothing, ours is asked alone and has to give the word that is expected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from tests.differential.generate import IN_SLOT, Step
+from tests.support.wire import Op
+
+
+class Said(NamedTuple):
+    """One message, as it is compared: `echo` says that the tx_id was the request's own (0 for an event)."""
+
+    op: int
+    req_id: int
+    echo: bool
+    payload: bytes
+
+    @property
+    def error(self) -> str:
+        return self.payload[:-1].decode("latin-1") if self.op == Op.ERROR else ""
+
+
+@dataclass
+class Story:
+    """What the conversation did so far, as far as a rule needs it."""
+
+    used: Counter[str] = field(default_factory=Counter)
+    released: set[int] = field(default_factory=set)
+    held: dict[int, set[int]] = field(default_factory=dict)
+    """Domain -> the targets that it was ever given; gone when it is released."""
+    generations: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
+    """Path -> the last generations that the two sides gave."""
+    outside: dict[int, bool] = field(default_factory=dict)
+    """Slot of an open transaction -> whether anything was changed beside it."""
+
+
+Answer = Callable[[Step, Said, Said, Story], bool]
+Extra = Callable[[Said, Story], bool]
+Avoid = Callable[[Step, Story], "str | None"]
+"""None: ask both; "": ask nobody; else the error word that ours alone has to answer."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules for one pair of daemons; `ours` is the first of the pair, `theirs` the reference."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+    extras_ours: dict[str, Extra] = field(default_factory=dict)
+    extras_theirs: dict[str, Extra] = field(default_factory=dict)
+    avoids: dict[str, Avoid] = field(default_factory=dict)
+    unordered: str = ""
+    """The id that lets one request's events and its reply come in any order (empty: none does)."""
+
+    def ids(self) -> set[str]:
+        """Every id that a rule stands on."""
+        ids = {*self.answers, *self.extras_ours, *self.extras_theirs, *self.avoids}
+        return ids | ({self.unordered} if self.unordered else set())
+
+
+def strings(payload: bytes) -> list[bytes]:
+    """The NUL-terminated strings of a payload; what follows the last NUL is not one."""
+    return payload.split(b"\0")[:-1]
+
+
+def path_of(step: Step) -> bytes:
+    """The first string, whether or not a NUL ends it."""
+    return step.payload.split(b"\0", 1)[0]
+
+
+def canonical(path: bytes) -> bytes:
+    """Relative paths of a socket belong to domain 0."""
+    return path if path[:1] in (b"/", b"@") else b"/local/domain/0/" + path
+
+
+_DOMID_OPS: Final = {Op.INTRODUCE, Op.RELEASE, Op.GET_DOMAIN_PATH, Op.IS_DOMAIN_INTRODUCED, Op.RESUME, Op.SET_TARGET}
+_GOOD_DOMID: Final = re.compile(rb"[ \t\n\v\f\r]*\+?[0-9]*\Z")
+_HOME: Final = re.compile(rb"/local/domain/[0-9]{1,5}/")
+
+
+def good_domid(text: bytes) -> bool:
+    """What Xen 4.22 takes for a domid: decimal, the whole string, at most 65535; blanks may lead, empty is 0."""
+    return bool(_GOOD_DOMID.match(text)) and int(text.strip() or b"0") <= 0xFFFF
+
+
+def domids(step: Step) -> list[bytes]:
+    """The strings of a request that are domids."""
+    return strings(step.payload)[: 2 if step.op == Op.SET_TARGET else 1] if step.op in _DOMID_OPS else []
+
+
+# -- fastxs beside C xenstored 4.17 -------------------------------------------------------------
+
+
+def domid_syntax(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
+    return any(not good_domid(text) for text in domids(step)) and ours.error == "EINVAL" and theirs.error != "EINVAL"
+
+
+def domid_syntax_avoid(step: Step, story: Story) -> str | None:
+    """C 4.17 reads `1x` as 1: only a domid that reads as 0 or as a domain that never exists leaves both states alike."""
+    if step.op == Op.GET_DOMAIN_PATH:
+        return None
+    texts = [text for text in domids(step) if not good_domid(text)]
+    return "EINVAL" if any(re.match(rb"\s*\+?0*[1-6](\D|\Z)", text) for text in texts) else None
+
+
+def malformed_one_path(step: Step, story: Story) -> str | None:
+    """C 4.17 answers the errno of something earlier, or aborts."""
+    ops = {Op.DIRECTORY, Op.READ, Op.GET_PERMS, Op.MKDIR, Op.RM}
+    well_formed = step.payload.endswith(b"\0") and step.payload.count(b"\0") == 1
+    return "EINVAL" if step.op in ops and not well_formed else None
+
+
+def new_operations(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
+    known = {Op.GET_FEATURE, Op.SET_FEATURE, Op.GET_QUOTA, Op.SET_QUOTA}
+    return step.op in known and theirs.error == "ENOSYS" and ours.error != "ENOSYS"
+
+
+def watch_depth_avoid(step: Step, story: Story) -> str | None:
+    """A third string sets a watch here and is refused by C 4.17; depths that both refuse are sent and compared."""
+    words = strings(step.payload)
+    if step.op != Op.WATCH or step.payload[-1:] != b"\0" or len(words) != 3:
+        return None
+    number = re.match(rb"\s*[+-]?[0-9]+", words[2])
+    return "" if number is None or 0 <= int(number[0]) < 1 << 31 else None
+
+
+def special_perms(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
+    return step.op == Op.GET_PERMS and path_of(step)[:1] == b"@" and theirs.error == "EINVAL" and ours.error != "EINVAL"
+
+
+def special_set_perms_avoid(step: Step, story: Story) -> str | None:
+    """An unknown special: C 4.17 answers the errno of something earlier, or closes the connection."""
+    path = path_of(step)
+    odd = step.op == Op.SET_PERMS and path[:1] == b"@" and path not in (b"@introduceDomain", b"@releaseDomain")
+    return "" if odd else None
+
+
+_PATH_OPS: Final = {
+    Op.DIRECTORY, Op.READ, Op.GET_PERMS, Op.WATCH, Op.UNWATCH, Op.WRITE, Op.MKDIR, Op.RM, Op.SET_PERMS, Op.DIRECTORY_PART,
+}  # fmt: skip
+
+
+def long_path(step: Step, story: Story) -> str | None:
+    """Longer than 2048, not counting a domain's home: C 4.17 refuses it to sockets too."""
+    path = canonical(path_of(step))
+    home = _HOME.match(path)
+    return "" if step.op in _PATH_OPS and len(path) - (home.end() if home else 0) > 2048 else None
+
+
+def control_texts(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
+    command = path_of(step)
+    alike = ours.op == theirs.op == Op.CONTROL and ours.payload[-1:] == theirs.payload[-1:] == b"\0"
+    if not alike or command not in (b"help", b"quota", b"quota-soft"):
+        return False
+    head = {b"help": b"", b"quota": b"Domain " if len(strings(step.payload)) == 2 else b"Quota settings:\n"}
+    return all(said.payload.startswith(head.get(command, b"Quota settings:\n")) for said in (ours, theirs))
+
+
+def released_acl(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
+    """Ours is theirs without entries (never the owner) of domains that were released."""
+    if step.op != Op.GET_PERMS or ours.op != Op.GET_PERMS or theirs.op != Op.GET_PERMS:
+        return False
+    mine = strings(ours.payload)
+    rest = iter(mine)
+    at = next(rest, None)
+    for n, entry in enumerate(strings(theirs.payload)):
+        if entry == at:
+            at = next(rest, None)
+        elif n == 0 or int(entry[1:]) not in story.released:
+            return False
+    return at is None
+
+
+def target_avoid(step: Step, story: Story) -> str | None:
+    """C 4.17 answers OK to the RELEASE of a target and keeps it, once for each time that it was made one; with rings of
+    targets, and then with targets of domain 0, it dies of it."""
+    words = domids(step)
+    if step.op not in (Op.RELEASE, Op.SET_TARGET) or not all(map(good_domid, words)):
+        return None
+    targets = set().union(*story.held.values())
+    numbers = [int(word or b"0") for word in words]
+    if step.op == Op.RELEASE:
+        return "" if targets.intersection(numbers) else None
+    if len(numbers) < 2:
+        return None
+    domid, target = numbers
+    return "" if domid == 0 or domid == target or domid in targets or target in story.held else None
+
+
+def special_domid_event(event: Said, story: Story) -> bool:
+    return bool(re.match(rb"@(introduce|release)Domain/[0-9]+\0", event.payload))
+
+
+def generation(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
+    """Generations are opaque; the names that follow are alike, or cut where the longer number left less room."""
+    if step.op != Op.DIRECTORY_PART or ours.op != step.op or theirs.op != step.op or not ours.echo or not theirs.echo:
+        return False
+    (my_gen, nul, mine), (their_gen, their_nul, names) = ours.payload.partition(b"\0"), theirs.payload.partition(b"\0")
+    if not (nul and their_nul and my_gen.isdigit() and their_gen.isdigit()):
+        return False
+    if step.tx == 0:
+        # Whoever lists a directory in parts starts again when the number changed: both have to say so alike.
+        path = canonical(path_of(step))
+        before = story.generations.get(path)
+        story.generations[path] = (my_gen, their_gen)
+        if before is not None and (before[0] == my_gen) != (before[1] == their_gen):
+            return False
+    if mine == names:
+        return True
+    short, long = sorted((ours.payload, theirs.payload), key=len)
+    gap = abs(len(my_gen) - len(their_gen))
+    short_names, long_names = (part.partition(b"\0")[2] for part in (short, long))
+    return gap > 0 and long_names.startswith(short_names) and len(short) > 4096 - 70 and len(long_names) - len(short_names) < 70
+
+
+FASTXS_C: Final = Rules(
+    answers={
+        "domid-syntax": domid_syntax,
+        "new-operations": new_operations,
+        "special-get-perms": special_perms,
+        "control-texts": control_texts,
+        "released-acl": released_acl,
+        "generation-opaque": generation,
+    },
+    extras_ours={"special-domid": special_domid_event},
+    avoids={
+        "malformed-one-path": malformed_one_path,
+        "domid-syntax": domid_syntax_avoid,
+        "watch-depth": watch_depth_avoid,
+        "special-set-perms": special_set_perms_avoid,
+        "path-max-sockets": long_path,
+        "release-of-target": target_avoid,
+    },
+)
+
+# Two of a kind: what no daemon defines is not asked, and numbers that mean nothing are not compared.
+SAME: Final = Rules(
+    avoids={
+        "special-set-perms": special_set_perms_avoid,
+        "malformed-one-path": malformed_one_path,
+        "domid-syntax": domid_syntax_avoid,
+        "release-of-target": target_avoid,
+    }
+)
+
+RULES: Final[dict[tuple[str, str], Rules]] = {
+    ("fastxs", "c"): FASTXS_C,
+    ("c", "c"): SAME,
+    ("ox", "ox"): Rules(),
+    ("fastxs", "fastxs"): Rules(),
+}
+
+
+def in_transaction(step: Step) -> bool:
+    """Whether the request names a live transaction."""
+    return step.tx == IN_SLOT

@@ -1,0 +1,167 @@
+"""`python -m tests.differential.run --a fastxs --b c --steps 200000 --seed 1`: random conversations in lock-step.
+
+Owns starting two daemons and telling what came out: exit status 1 and a shrunk conversation at the first difference
+that docs/differences.toml does not name, 0 with the count of each named one otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from fastxs.hypervisor.host import Host, available, scratch
+from tests.differential.generate import DOMAINS, Generator, Profile, Step
+from tests.differential.lockstep import Crash, Difference, Pair, Side
+from tests.differential.shrink import shrink
+from tests.support.toolstack import Toolstack
+
+EPOCH_STEPS = 2000
+
+
+class Outcome(NamedTuple):
+    """What a run found."""
+
+    steps: int
+    seconds: float
+    used: Counter[str]
+    difference: Difference | None = None
+    conversation: list[Step] = []  # noqa: RUF012
+    epoch: int = 0
+
+
+class Daemons:
+    """Two hosts and the pair over them; `fresh()` starts both anew after a crash."""
+
+    def __init__(self, kinds: tuple[str, str], folder: Path) -> None:
+        self.kinds = kinds
+        self.folder = folder
+        self.count = itertools.count()
+        self.stack = ExitStack()
+        self.used: Counter[str] = Counter()
+        self.fresh()
+
+    def fresh(self) -> None:
+        """Stop what runs, start two new daemons."""
+        self.close()
+        hosts = []
+        for name, kind in zip("ab", self.kinds, strict=True):
+            folder = self.folder / f"{name}{next(self.count)}"
+            folder.mkdir(parents=True)
+            hosts.append(self.stack.enter_context(Host(kind, folder)))
+        self.hosts = hosts
+        sides = [Side(host.kind, host.socket, name) for host, name in zip(hosts, "AB", strict=True)]
+        self.pair = Pair(*sides)
+        self.pair.used = self.pair.story.used = self.used
+        self.stack.callback(self.pair.close)
+        self.toolstacks = [self.stack.enter_context(Toolstack(host)) for host in hosts]
+        for toolstack in self.toolstacks:
+            for domid in DOMAINS:
+                toolstack.create(domid)
+        self.pair.hypervisor = self.hypervisor
+
+    def hypervisor(self, domid: int, exists: bool) -> None:
+        """A domain comes or goes, under both."""
+        for toolstack in self.toolstacks:
+            if exists:
+                toolstack.create(domid)
+            else:
+                toolstack.destroy(domid)
+
+    def close(self) -> None:
+        """Stop both."""
+        self.stack.close()
+        self.stack = ExitStack()
+
+    def run(self, steps: Sequence[Step]) -> Difference | None:
+        """One conversation from a wiped store."""
+        try:
+            self.pair.begin()
+            found = self.pair.run(steps)
+        except (Crash, OSError, AssertionError) as error:
+            found = Difference(0, steps[0], f"before the conversation: {error!r}")
+        if found:
+            self.fresh()
+        return found
+
+
+@contextmanager
+def daemons(a: str, b: str) -> Iterator[Daemons]:
+    """Both daemons of a run in a folder of their own."""
+    folder = scratch()
+    both = Daemons((a, b), folder)
+    try:
+        yield both
+    finally:
+        both.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def conversations(seed: int, epoch: int, steps: int, profile: Profile) -> list[Step]:
+    """The steps of one epoch: a pure function of its arguments."""
+    return list(itertools.islice(Generator(Random(f"{seed}:{epoch}"), profile), steps))
+
+
+def run(both: Daemons, steps: int, seed: int, profile: Profile, epoch: int = 0, shrinking: bool = True) -> Outcome:
+    """`steps` steps in epochs, each from a wiped store; stops at the first difference."""
+    begin = time.monotonic()
+    done = 0
+    both.used.clear()
+    while done < steps:
+        conversation = conversations(seed, epoch, min(EPOCH_STEPS, steps - done), profile)
+        found = both.run(conversation)
+        if found:
+            conversation = conversation[: found.at + 1]
+            if shrinking:
+                conversation = shrink(conversation, lambda some: both.run(some) is not None)
+            again = both.run(conversation) or found
+            return Outcome(done + found.at, time.monotonic() - begin, both.used, again, conversation, epoch)
+        done += len(conversation)
+        epoch += 1
+    return Outcome(done, time.monotonic() - begin, both.used)
+
+
+def report(outcome: Outcome, seed: int) -> str:
+    """The outcome for people."""
+    lines = []
+    if outcome.difference:
+        lines.append(f"seed {seed}, epoch {outcome.epoch}: after {outcome.steps} steps")
+        lines += [f"  {n:3} {step}" for n, step in enumerate(outcome.conversation)]
+        lines.append(str(outcome.difference))
+    else:
+        rate = outcome.steps / max(outcome.seconds, 1e-9)
+        lines.append(f"seed {seed}: {outcome.steps} steps in {outcome.seconds:.1f} s ({rate:.0f}/s), no unnamed difference")
+    lines += [f"  {count:7} x {name}" for name, count in sorted(outcome.used.items())]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--a", default="fastxs", choices=("fastxs", "c", "ox"), help="the daemon that is judged")
+    parser.add_argument("--b", default="c", choices=("fastxs", "c", "ox"), help="the reference")
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--epoch", type=int, default=0, help="begin here, to see one again")
+    parser.add_argument("--no-shrink", action="store_true")
+    args = parser.parse_args()
+    for kind in {args.a, args.b}:
+        if reason := available(kind):
+            print(f"{kind} cannot run here: {reason}", file=sys.stderr)
+            return 2
+    with daemons(args.a, args.b) as both:
+        outcome = run(both, args.steps, args.seed, Profile(), args.epoch, not args.no_shrink)
+    print(report(outcome, args.seed))
+    return 1 if outcome.difference else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
