@@ -18,11 +18,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-HERE = Path(__file__).parent
 CHECKED = os.environ.get("FASTXS_CHECKED") == "1"
 BUILD = Path("build/checked" if CHECKED else "build/release")
 C_FILES = BUILD / "cython"
-SIMXEN = Path("fastxs/hypervisor/simxen/build.py")
 JOBS = len(os.sched_getaffinity(0))
 
 DIRECTIVES = {
@@ -44,6 +42,9 @@ class BuildExt(build_ext):
 
     def run(self) -> None:
         build_simxen()
+        sources = c_sources(self.extensions)
+        for extension in self.extensions:
+            extension.sources = sources[extension.name]
         if self.editable_mode:  # pip says: a temporary folder; but then everything is compiled again each time
             self.build_lib, self.build_temp = f"{BUILD}/lib", f"{BUILD}/temp"
         super().run()
@@ -58,18 +59,12 @@ class BuildPy(build_py):
 
 
 def build_simxen() -> None:
-    if SIMXEN.exists():
-        runpy.run_path(str(SIMXEN))["build"]()
+    runpy.run_path("fastxs/hypervisor/simxen/build.py")["build"]()
 
 
 def modules() -> list[Extension]:
-    if CHECKED and {"--inplace", "-i", "develop", "editable_wheel"} & set(sys.argv):
-        raise SystemExit("fastxs: the checked build is never in place; use: FASTXS_CHECKED=1 python setup.py build")
-    if any(c.stat().st_mtime < Path("setup.py").stat().st_mtime for c in C_FILES.rglob("*.c")):
-        shutil.rmtree(C_FILES)  # other directives or flags, perhaps: nothing made before is to be trusted
-    Options.warning_errors = True
     headers = sorted(Path("fastxs").rglob("*.h"))
-    extensions = [
+    return [
         Extension(
             ".".join(source.with_suffix("").parts),
             [str(source)],
@@ -80,13 +75,23 @@ def modules() -> list[Extension]:
         )
         for source in sorted(Path("fastxs").rglob("*.pyx"))
     ]
-    return cythonize(
+
+
+def c_sources(extensions: list[Extension]) -> dict[str, list[str]]:
+    """Cython's part of the work, in parallel: module -> its C file."""
+    if CHECKED and {"--inplace", "-i", "editable_wheel"} & set(sys.argv):
+        raise SystemExit("fastxs: the checked build is never in place; use: FASTXS_CHECKED=1 python setup.py build")
+    if any(c.stat().st_mtime < Path("setup.py").stat().st_mtime for c in C_FILES.rglob("*.c")):
+        shutil.rmtree(C_FILES)  # other directives or flags, perhaps: nothing made before is to be trusted
+    Options.warning_errors = True
+    made = cythonize(
         extensions, compiler_directives=DIRECTIVES, build_dir=str(C_FILES), nthreads=JOBS, emit_linenums=True
     )
+    return {extension.name: extension.sources for extension in made}
 
 
 if __name__ == "__main__":
-    os.chdir(HERE)
+    os.chdir(Path(__file__).parent)
     setup(
         ext_modules=modules(),
         cmdclass={"build_ext": BuildExt, "build_py": BuildPy},

@@ -31,7 +31,7 @@ find_python() {
 
 missing() { # KIND: the packages of that kind that are not there
 	machine_needs | while read -r package kind check; do
-		if [ "$kind" = "$1" ] && ! eval "$check" </dev/null >/dev/null 2>&1; then printf '%s ' "$package"; fi
+		if [ "$kind" = "$1" ] && ! eval "$check" </dev/null >/dev/null 2>&1; then printf ' %s' "$package"; fi
 	done
 }
 
@@ -55,7 +55,7 @@ install_machine() {
 	needed=$(missing needed) peers=$(missing peer)
 	[ -n "$needed$peers" ] || return 0
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-		say "installing $needed$peers"
+		say "installing$needed$peers"
 		# shellcheck disable=SC2086 # a list of words
 		apt_install $needed $peers >&2 || {
 			[ -n "$needed" ] || return 0
@@ -63,13 +63,14 @@ install_machine() {
 		}
 		needed=$(missing needed) peers=$(missing peer)
 	fi
-	[ -z "$needed$peers" ] ||
-		say "not on this machine: $needed$peers; as root: apt-get update && apt-get install -y --no-install-recommends $needed$peers"
-	[ -z "$needed" ] || {
-		say "cannot be built without: $needed"
+	[ -n "$needed$peers" ] || return 0
+	say "this machine lacks$needed$peers"
+	printf '  as root, run: apt-get update && apt-get install -y --no-install-recommends%s\n' "$needed$peers" >&2
+	if [ -n "$needed" ]; then
+		say "cannot build without$needed"
 		return 1
-	}
-	[ -z "$peers" ] || say "going on; tests that need them are skipped"
+	fi
+	say "going on: tests that need$peers are skipped"
 }
 
 pip_install() {
