@@ -16,7 +16,7 @@ HERE: Final = Path(__file__).resolve().parent
 FLAGS: Final = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra")
 TARGETS: Final = {
     "libsimxen.so": (
-        ("shim.c", "state.c", "guest.c", "preload.c"),
+        ("shim.c", "evtchn.c", "pages.c", "domains.c", "preload.c", "guest.c", "state.c"),
         ("-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-soname,libsimxen.so"),
         ("-ldl",),
     ),

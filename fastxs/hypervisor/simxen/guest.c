@@ -31,7 +31,9 @@ static struct sx_dom *living(struct sxg *g, uint32_t domid)
     return NULL;
 }
 
-int sxg_open(struct sxg *g, unsigned slot)
+_Static_assert(sizeof(struct sxg) <= SXG_SIZE, "what other languages set aside");
+
+int sxg_open(struct sxg *g, const char *dir, unsigned slot)
 {
     unsigned k, last = slot ? slot : SX_SLOTS - 1;
     char junk[4096];
@@ -41,7 +43,7 @@ int sxg_open(struct sxg *g, unsigned slot)
         errno = EINVAL;
         return -1;
     }
-    if (sx_attach(&g->sx) < 0)
+    if (sx_attach(&g->sx, dir) < 0)
         return -1;
     g->evfd = -1;
     for (k = slot ? slot : 1; k <= last && g->evfd < 0; k++)
@@ -152,12 +154,14 @@ int sxg_offer(struct sxg *g, uint32_t domid, uint32_t rport)
 
 void sxg_notify(struct sxg *g, uint32_t domid)
 {
-    uint32_t port = atomic_load(&g->sx.hv->dom[domid].lport);
+    uint32_t port = domid < SX_MAXDOM ? atomic_load(&g->sx.hv->dom[domid].lport) : 0;
 
     atomic_fetch_add_explicit(&g->sx.hv->n_gnotify, 1, memory_order_relaxed);
     if (port)
         sx_deliver(&g->sx, port);
 }
+
+int sxg_fileno(struct sxg *g) { return g->evfd; }
 
 int sxg_events(struct sxg *g, uint32_t *domids, int max)
 {

@@ -23,7 +23,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include "simxen.h"
 #include "shim.h"
 
 static int preloaded;
@@ -140,7 +139,7 @@ SX_API int connect(int fd, const struct sockaddr *a, socklen_t n)
 
 SX_API int munmap(void *a, size_t n)
 {
-    return preloaded && shim_is_page(a) && n <= SX_PAGE ? shim_munmap(a) : NEXT(munmap)(a, n);
+    return preloaded && pages_contain(a) && n <= SX_PAGE ? pages_munmap(a) : NEXT(munmap)(a, n);
 }
 
 /* oxenstored wants fs.nr_open descriptors and ends where it may not have them. */

@@ -472,7 +472,7 @@ int main(int argc, char **argv)
         return 2;
     }
     guests = calloc(n, sizeof *guests);
-    if (!guests || sxg_open(&G, 0) < 0)
+    if (!guests || sxg_open(&G, NULL, 0) < 0)
         die("the pretend hypervisor: %s", strerror(errno));
     have_hv = 1;
     atexit(leave);

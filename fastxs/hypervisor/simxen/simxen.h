@@ -39,6 +39,7 @@
 #define SX_SLOTS    64u             /* guest programs per host (slot 0: nobody) */
 #define SX_GRANT    1u              /* the grant reference of a XenStore page */
 #define SX_DOM0_PORT 1u             /* the port that dom0's kernel offers */
+#define SXG_SIZE    1024u
 
 /* Domain states, bits.  0: there is no such domain. */
 #define SX_ALIVE    1u
@@ -121,16 +122,17 @@ struct sx {
 
 /* ---- the guest programs' face; -1 or NULL with errno where something fails ---- */
 
-struct sxg {
+struct sxg {                        /* at most SXG_SIZE bytes */
     struct sx sx;
     unsigned slot;
     int evfd;                       /* readable: sxg_events() has something */
     char *rings;                    /* the whole file */
 };
 
-/* Take guest program slot 1..63, or any free one (0).  EBUSY: somebody lives
- * there.  Domains that a dead holder left behind are destroyed. */
-SX_API int sxg_open(struct sxg *g, unsigned slot);
+/* Join the hypervisor in `dir` (NULL: $SIMXEN_DIR) as guest program 1..63, or
+ * any free one (0).  EBUSY: somebody lives there.  Domains that a dead holder
+ * left behind are destroyed. */
+SX_API int sxg_open(struct sxg *g, const char *dir, unsigned slot);
 /* Destroy this program's domains and leave. */
 SX_API void sxg_close(struct sxg *g);
 
@@ -145,6 +147,7 @@ SX_API int sxg_offer(struct sxg *g, uint32_t domid, uint32_t rport);
 
 /* The guest's side of its event channel; not bound: nothing happens. */
 SX_API void sxg_notify(struct sxg *g, uint32_t domid);
+SX_API int sxg_fileno(struct sxg *g);
 /* Up to max domids with an event since the last call; never waits. */
 SX_API int sxg_events(struct sxg *g, uint32_t *domids, int max);
 
@@ -179,7 +182,7 @@ SX_API void simxen_detach(void);
 
 /* ---- inside: state.c, for the library and the guest programs ---- */
 
-int  sx_attach(struct sx *s);
+int  sx_attach(struct sx *s, const char *dir);
 void sx_detach(struct sx *s);
 void sx_lock(struct sx *s);
 void sx_unlock(struct sx *s);

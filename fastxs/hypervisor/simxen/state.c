@@ -69,9 +69,8 @@ int sx_take(struct sx *s, const char *what, unsigned k, int flags)
     return fd;
 }
 
-int sx_attach(struct sx *s)
+int sx_attach(struct sx *s, const char *dir)
 {
-    const char *dir = getenv("SIMXEN_DIR");
     uint32_t none = 0;
     unsigned k;
     int fd;
@@ -81,6 +80,8 @@ int sx_attach(struct sx *s)
     s->hv = MAP_FAILED;
     for (k = 0; k < SX_HANDLES; k++)
         s->evt_fd[k] = -1;
+    if (!dir)
+        dir = getenv("SIMXEN_DIR");
     if (snprintf(s->dir, sizeof s->dir, "%s", dir && *dir ? dir : "/dev/shm/simxen") >= (int)sizeof s->dir) {
         errno = ENAMETOOLONG;
         return -1;
