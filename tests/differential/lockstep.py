@@ -30,7 +30,7 @@ from tests.differential.generate import (
     SYNC,
     Step,
 )
-from tests.differential.rules import RULES, Rules, Said, Story, canonical, domids, good_domid, path_of
+from tests.differential.rules import RULES, Rules, Said, Story, atoi, domids
 from tests.support.wire import HEADER, Op, Peer, Splitter, pack
 
 TIMEOUT_S: Final = 10.0
@@ -327,11 +327,11 @@ class Pair:
         elif step.op == Op.RESET_WATCHES:
             self._forget(step.conn)
         elif step.op == Op.RELEASE:
-            for domid in (int(text or b"0") for text in domids(step) if good_domid(text)):
+            for domid in map(atoi, domids(step)):
                 self.story.released.add(domid)
                 self.story.held.pop(domid, None)
         elif step.op == Op.SET_TARGET:
-            domid, target = (int(text or b"0") for text in domids(step))
+            domid, target = map(atoi, domids(step))
             self.story.held.setdefault(domid, set()).add(target)
         if step.op in _CHANGES and two.op != Op.ERROR and (step.tx != IN_SLOT or step.op == Op.TRANSACTION_END):
             for slot in self.story.outside:
@@ -442,5 +442,3 @@ def _until_gone(peer: Peer, domid: int) -> None:
             raise Crash(f"domain {domid} is gone, but stays introduced")
         time.sleep(0.002)
 
-
-__all__ = ["Crash", "Difference", "Link", "Pair", "Side", "Slot", "canonical", "path_of", "show"]

@@ -95,6 +95,12 @@ def good_domid(text: bytes) -> bool:
     return bool(_GOOD_DOMID.match(text)) and int(text.strip() or b"0") <= 0xFFFF
 
 
+def atoi(text: bytes) -> int:
+    """What C makes of a text: a number as far as it goes, 0 where there is none."""
+    number = re.match(rb"[ \t\n\v\f\r]*([+-]?[0-9]+)", text)
+    return int(number[1]) if number else 0
+
+
 def domids(step: Step) -> list[bytes]:
     """The strings of a request that are domids."""
     return strings(step.payload)[: 2 if step.op == Op.SET_TARGET else 1] if step.op in _DOMID_OPS else []
@@ -132,8 +138,7 @@ def watch_depth_avoid(step: Step, story: Story) -> str | None:
     words = strings(step.payload)
     if step.op != Op.WATCH or step.payload[-1:] != b"\0" or len(words) != 3:
         return None
-    number = re.match(rb"\s*[+-]?[0-9]+", words[2])
-    return "" if number is None or 0 <= int(number[0]) < 1 << 31 else None
+    return "" if 0 <= atoi(words[2]) < 1 << 31 else None
 
 
 def special_perms(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
@@ -186,14 +191,11 @@ def released_acl(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
 def target_avoid(step: Step, story: Story) -> str | None:
     """C 4.17 answers OK to the RELEASE of a target and keeps it, once for each time that it was made one; with rings of
     targets, and then with targets of domain 0, it dies of it."""
-    words = domids(step)
-    if step.op not in (Op.RELEASE, Op.SET_TARGET) or not all(map(good_domid, words)):
-        return None
+    numbers = [atoi(word) for word in domids(step)]
     targets = set().union(*story.held.values())
-    numbers = [int(word or b"0") for word in words]
     if step.op == Op.RELEASE:
         return "" if targets.intersection(numbers) else None
-    if len(numbers) < 2:
+    if step.op != Op.SET_TARGET or len(numbers) < 2:
         return None
     domid, target = numbers
     return "" if domid == 0 or domid == target or domid in targets or target in story.held else None
@@ -237,11 +239,11 @@ FASTXS_C: Final = Rules(
     extras_ours={"special-domid": special_domid_event},
     avoids={
         "malformed-one-path": malformed_one_path,
+        "release-of-target": target_avoid,
         "domid-syntax": domid_syntax_avoid,
         "watch-depth": watch_depth_avoid,
         "special-set-perms": special_set_perms_avoid,
         "path-max-sockets": long_path,
-        "release-of-target": target_avoid,
     },
 )
 

@@ -19,10 +19,10 @@ from random import Random
 from typing import NamedTuple
 
 from fastxs.hypervisor.host import Host, available, scratch
+from fastxs.hypervisor.simxen.guests import Guests
 from tests.differential.generate import DOMAINS, Generator, Profile, Step
 from tests.differential.lockstep import Crash, Difference, Pair, Side
 from tests.differential.shrink import shrink
-from tests.support.toolstack import Toolstack
 
 EPOCH_STEPS = 2000
 
@@ -62,7 +62,7 @@ class Daemons:
         self.pair = Pair(*sides)
         self.pair.used = self.pair.story.used = self.used
         self.stack.callback(self.pair.close)
-        self.toolstacks = [self.stack.enter_context(Toolstack(host)) for host in hosts]
+        self.toolstacks = [self.stack.enter_context(Guests(host.env["SIMXEN_DIR"])) for host in hosts]
         for toolstack in self.toolstacks:
             for domid in DOMAINS:
                 toolstack.create(domid)
@@ -74,7 +74,7 @@ class Daemons:
             if exists:
                 toolstack.create(domid)
             else:
-                toolstack.destroy(domid)
+                toolstack.kill(domid)
 
     def close(self) -> None:
         """Stop both."""
