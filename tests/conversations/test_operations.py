@@ -192,7 +192,10 @@ DOMAINS: list[Row] = [
     *malformed(BOTH, Op.GET_DOMAIN_PATH, (b"", b"1", nul("x"), nul("7x"), nul("7 "), nul(65536), nul(1, 1))),
 ]  # fmt: skip
 
-NAMES = "nodes watches transactions transaction-nodes node-permissions node-size path-max outstanding memory soft-memory"
+NAMES: Final = {
+    "nodes", "watches", "outstanding", "memory", "soft-memory", "transactions", "transaction-nodes",
+    "node-permissions", "path-max", "node-size",
+}  # fmt: skip
 
 SETTINGS: list[Row] = [
     (BOTH, Op.GET_FEATURE, b"", b"15\0"),
@@ -206,7 +209,6 @@ SETTINGS: list[Row] = [
     (TOOL, Op.SET_FEATURE, nul(1, 3), "EBUSY"),
     (TOOL, Op.SET_FEATURE, nul(9, 3), "ENOENT"),
     *malformed(TOOL, Op.SET_FEATURE, (b"", nul(2), nul(2, 16), nul("x", 1), nul(2, 1, 1), b"2\x001")),
-    (TOOL, Op.GET_QUOTA, b"", nul(NAMES)),
     (TOOL, Op.GET_QUOTA, nul("nodes"), b"1000\0"),
     (TOOL, Op.GET_QUOTA, nul("watches"), b"128\0"),
     (TOOL, Op.GET_QUOTA, nul("transactions"), b"10\0"),
@@ -316,3 +318,11 @@ def test_a_number_is_not_more_than_sixteen_bits(house: dict[str, Speaker]) -> No
     for text in ("65536", "4294967296", "4294967297", "18446744073709551617", "99999999999999999999999"):
         assert tool.ask(Op.GET_DOMAIN_PATH, nul(text)) == "EINVAL"
         assert tool.ask(Op.IS_DOMAIN_INTRODUCED, nul(text)) == "EINVAL"
+
+
+def test_the_quotas_names(house: dict[str, Speaker]) -> None:
+    answer = house[TOOL].ask(Op.GET_QUOTA)
+    assert isinstance(answer, bytes)
+    names = answer.removesuffix(b"\0").decode().split(" ")
+    assert len(names) == len(NAMES)
+    assert set(names) == NAMES

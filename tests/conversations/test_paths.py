@@ -37,7 +37,8 @@ def test_an_illegal_character(dom0: Speaker, char: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["", "//", "/a/", "/a//b", "//a", "a/", "a//b", "/local/domain/", "/local/domain/1/", "/local/domain//", "///"]
+    "path",
+    ["", "//", "/a/", "/a//b", "//a", "a/", "a//b", "/local/domain/", "/local/domain/1/", "/local/domain//", "///"],
 )
 def test_a_path_with_an_empty_component(dom0: Speaker, path: str) -> None:
     assert everywhere(dom0, path.encode()) == {"EINVAL"}
