@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.conversations.speak import OK, Speaker, World
+from collections.abc import Callable
+
+from tests.conversations.speak import OK, Answer, Speaker, World
 
 
 def parts(speaker: Speaker, path: str) -> list[bytes]:
@@ -83,14 +85,16 @@ def test_the_generation_changes_with_the_directory(dom0: Speaker) -> None:
     assert dom0.mkdir("/d/one") == OK
     seen = [generation(dom0, "/d")]
     assert generation(dom0, "/d") == seen[0]
-    for change in (
-        lambda: dom0.mkdir("/d/two"),
-        lambda: dom0.rm("/d/one"),
-        lambda: dom0.write("/d", b"value"),
-        lambda: dom0.write("/d", b"value"),
-        lambda: dom0.write("/d/three", b"value"),
-    ):
-        assert change() == OK
+    changes: list[tuple[Callable[..., Answer], tuple[str | bytes, ...]]] = [
+        (dom0.mkdir, ("/d/two",)),
+        (dom0.rm, ("/d/one",)),
+        (dom0.write, ("/d", b"value")),
+        (dom0.write, ("/d", b"value")),  # a write is a change
+        (dom0.chmod, ("/d", "r0")),
+        (dom0.write, ("/d/three", b"value")),
+    ]
+    for change, words in changes:
+        assert change(*words) == OK
         seen.append(generation(dom0, "/d"))
     assert seen == sorted(set(seen))
 

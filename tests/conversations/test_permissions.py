@@ -73,7 +73,7 @@ def test_the_path_to_a_node_does_not_matter(world: World) -> None:
     assert guest.write("/closed/open/mine", b"1") == OK
 
 
-# -- creation -----------------------------------------------------------------------------------------------------------
+# -- creation ------------------------------
 def test_a_new_node_takes_its_parents_list_and_belongs_to_its_creator(world: World) -> None:
     guest = world.guest(1)
     assert world.dom0.mkdir("/a") == OK
@@ -101,7 +101,7 @@ def test_the_nearest_node_that_exists_says_who_may_create(world: World) -> None:
     assert guest.write("/a/b/x/y/z") == OK
 
 
-# -- which error --------------------------------------------------------------------------------------------------------
+# -- which error ------------------------------
 def test_what_one_may_not_know(world: World) -> None:
     """A missing node is ENOENT only for who has the wanted right on the nearest node above that exists."""
     guest = world.guest(1)
@@ -132,7 +132,7 @@ def test_a_missing_and_a_closed_node_look_alike(world: World) -> None:
     assert guest.part("/vm/secret", 0) == guest.part("/vm/nothing", 0) == "EACCES"
 
 
-# -- SET_PERMS ----------------------------------------------------------------------------------------------------------
+# -- SET_PERMS ------------------------------
 def test_only_the_owner_sets_permissions(world: World) -> None:
     guest = world.guest(1)
     assert world.dom0.mkdir("/a") == OK
@@ -204,7 +204,7 @@ def test_rm_needs_the_right_to_write_the_top_node_only(world: World) -> None:
     assert world.dom0.read("/a/of-dom0/deep") == "ENOENT"
 
 
-# -- targets ------------------------------------------------------------------------------------------------------------
+# -- targets ------------------------------
 def test_a_stubdomain_acts_for_its_target(world: World) -> None:
     guest, stub = world.guest(1), world.guest(2)
     assert guest.write("x", b"of 1") == OK

@@ -18,7 +18,7 @@ def guest(world: World) -> Speaker:
     return world.guest(1)
 
 
-# -- nodes --------------------------------------------------------------------------------------------------------------
+# -- nodes ------------------------------
 def test_nodes(world: World, guest: Speaker) -> None:
     world.engine.set_quota("nodes", 5, 1)
     assert now(world, "nodes") == 1
@@ -118,7 +118,7 @@ def test_0_is_unlimited(world: World, guest: Speaker) -> None:
     assert guest.write("0", b"v" * 4000) == OK
 
 
-# -- nodes in transactions ------------------------------------------------------------------------------------------------
+# -- nodes in transactions ------------------------------
 def test_nodes_in_a_transaction(world: World, guest: Speaker) -> None:
     world.engine.set_quota("nodes", 3, 1)
     tx = guest.start()
@@ -177,7 +177,7 @@ def test_two_transactions_that_fit_each_but_not_together(world: World, guest: Sp
     assert now(world, "nodes") == 3
 
 
-# -- watches --------------------------------------------------------------------------------------------------------------
+# -- watches ------------------------------
 def test_watches(world: World, guest: Speaker) -> None:
     world.engine.set_quota("watches", 3, 1)
     for token in "abc":
@@ -207,7 +207,7 @@ def test_leaving_gives_watches_back(world: World, guest: Speaker) -> None:
     assert world.again(guest).watch("x", "a") == OK
 
 
-# -- transactions -----------------------------------------------------------------------------------------------------------
+# -- transactions ------------------------------
 def test_transactions(world: World, guest: Speaker) -> None:
     txs = [guest.start() for _ in range(10)]
     assert guest.ask(Op.TRANSACTION_START) == "ENOSPC"
@@ -240,7 +240,7 @@ def test_transaction_nodes(world: World, guest: Speaker) -> None:
     assert guest.abort(tx) == OK
 
 
-# -- one node ---------------------------------------------------------------------------------------------------------------
+# -- one node ------------------------------
 def test_node_permissions(world: World, guest: Speaker) -> None:
     assert guest.write("x") == OK
     for count in (4, 5):
@@ -294,7 +294,7 @@ def test_path_max(world: World, guest: Speaker) -> None:
     assert guest.read("/0123456789") == "EINVAL"
 
 
-# -- GET_QUOTA, SET_QUOTA -----------------------------------------------------------------------------------------------------
+# -- GET_QUOTA, SET_QUOTA ------------------------------
 def test_quotas_of_one_domain(world: World, guest: Speaker) -> None:
     dom0 = world.dom0
     assert dom0.ask(Op.SET_QUOTA, nul(1, "nodes", 2)) == OK
@@ -338,7 +338,7 @@ def test_a_lowered_quota_takes_nothing_away(world: World, guest: Speaker) -> Non
     assert guest.write("g") == OK
 
 
-# -- features -----------------------------------------------------------------------------------------------------------------
+# -- features ------------------------------
 def test_features_are_chosen_before_the_introduction(world: World) -> None:
     world.engine.pretend(5, True)
     assert world.dom0.ask(Op.SET_FEATURE, nul(5, 6)) == OK

@@ -1,7 +1,7 @@
 """@introduceDomain and @releaseDomain: who comes, who goes, and which of them, for those who asked with a depth.
 
-The plain form goes to watches without a depth, `@releaseDomain/5` to watches with a depth of at least 1 and to watches on
-exactly that path.
+The plain form goes to watches without a depth, `@releaseDomain/5` to watches with a depth of at least 1 and to watches
+on exactly that path.
 """
 
 from __future__ import annotations

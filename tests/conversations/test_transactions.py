@@ -18,7 +18,7 @@ def other(world: World) -> Speaker:
     return world.again(world.dom0)
 
 
-# -- ids ----------------------------------------------------------------------------------------------------------------
+# -- ids ------------------------------
 def test_ids_count_up_from_1_on_each_connection(dom0: Speaker, other: Speaker) -> None:
     assert [dom0.start() for _ in range(3)] == [1, 2, 3]
     assert other.start() == 1
@@ -65,7 +65,7 @@ def test_there_is_nothing_to_end_outside(dom0: Speaker) -> None:
     assert dom0.abort(0) == "ENOENT"
 
 
-# -- what one sees --------------------------------------------------------------------------------------------------------
+# -- what one sees ------------------------------
 def test_own_writes_are_seen_inside_only(dom0: Speaker, other: Speaker) -> None:
     tx = dom0.start()
     assert dom0.write("/a/b", b"1", tx) == OK
@@ -183,7 +183,7 @@ def test_an_old_view_does_not_have_what_came_later(dom0: Speaker, other: Speaker
     assert dom0.commit(tx) == "EAGAIN"
 
 
-# -- what commits ---------------------------------------------------------------------------------------------------------
+# -- what commits ------------------------------
 SCENE = {"/a": b"1", "/a/x": b"2", "/a/y": b"3", "/b": b"4"}
 
 Doing = tuple[Op, bytes]
@@ -260,11 +260,11 @@ def test_an_overlap(dom0: Speaker, other: Speaker, name: str) -> None:
     if expected == COMMITS and mine:
         # What was promised holds: the last request of the transaction has its effect.
         op, payload = mine[-1]
-        path, _, value = payload.partition(b"\0")
+        name_of_node, _, value = payload.partition(b"\0")
         if op == Op.WRITE:
-            assert dom0.ask(Op.READ, path + b"\0") == value
+            assert dom0.ask(Op.READ, name_of_node + b"\0") == value
         elif op == Op.RM:
-            assert dom0.ask(Op.READ, path + b"\0") == "ENOENT"
+            assert dom0.ask(Op.READ, name_of_node + b"\0") == "ENOENT"
         elif op == Op.READ:
             assert dom0.ask(op, payload) == answers[-1]
 
@@ -343,7 +343,7 @@ def test_which_error_is_shown_depends_on_nodes_above(world: World) -> None:
     assert guest.commit(tx) == "EAGAIN"
 
 
-# -- other ends -------------------------------------------------------------------------------------------------------------
+# -- other ends ------------------------------
 def test_leaving_ends_them_all(world: World) -> None:
     leaver = world.again(world.dom0)
     tx = leaver.start()

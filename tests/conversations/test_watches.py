@@ -177,7 +177,7 @@ def test_a_token_is_any_string(dom0: Speaker) -> None:
     assert dom0.events() == [("/a", token) for token in tokens]
 
 
-# -- permission of events -----------------------------------------------------------------------------------------------
+# -- permission of events ------------------------------
 def test_a_guest_hears_of_nodes_that_it_may_read(world: World) -> None:
     guest = world.guest(1)
     guest.quietly_watch("/a", "t")
@@ -243,7 +243,7 @@ def test_a_stubdomain_hears_what_its_target_may_read(world: World) -> None:
     assert stub.events() == [("/local/domain/1/x", "t")]
 
 
-# -- depth ----------------------------------------------------------------------------------------------------------------
+# -- depth ------------------------------
 def test_depth_counts_the_levels_below(dom0: Speaker) -> None:
     for depth in range(4):
         dom0.quietly_watch("/a", f"{depth}", depth)
@@ -287,7 +287,7 @@ def test_a_domain_without_the_feature_has_no_depth(world: World) -> None:
     assert guest.watch("x", "t") == OK
 
 
-# -- transactions -----------------------------------------------------------------------------------------------------------
+# -- transactions ------------------------------
 def test_nothing_is_heard_before_the_commit_and_all_of_it_before_the_reply(dom0: Speaker) -> None:
     dom0.quietly_watch("/a", "t")
     tx = dom0.start()

@@ -128,7 +128,7 @@ class Domain:
     features: int = FEATURES
 
 
-# -- small parsers, as lenient as C's ---------------------------------------------------------------------------------
+# -- small parsers, as lenient as C's ------------------------------
 def strings(payload: bytes) -> list[str]:
     """The NUL-terminated strings; what follows the last NUL is not looked at."""
     return [part.decode("latin-1") for part in payload.split(b"\0")[:-1]]
@@ -183,7 +183,7 @@ def allowed(who: Who, perms: Perms) -> str:
     return next(mine, RIGHTS[perms[0].letter])
 
 
-# -- one state of the tree --------------------------------------------------------------------------------------------
+# -- one state of the tree ------------------------------
 class View:
     """What one speaker sees and changes: today's tree, or a transaction's own."""
 
@@ -303,7 +303,7 @@ class View:
         return found
 
 
-# -- the requests that read or change the tree ------------------------------------------------------------------------
+# -- the requests that read or change the tree ------------------------------
 def do_directory(view: View, payload: bytes) -> bytes:
     return b"".join(name.encode() + b"\0" for name in view.get(view.path(one(payload)), "r").children)
 
@@ -420,7 +420,7 @@ PRIVILEGED: Final = {
 NO_TX: Final = {Op.WATCH, Op.UNWATCH}
 
 
-# -- the store --------------------------------------------------------------------------------------------------------
+# -- the store ------------------------------
 class Model:
     """The whole store.  `request` does what one message asks for; what leaves is in each connection's `out`."""
 
@@ -525,10 +525,10 @@ class Model:
 
     def special(self, name: str, domid: int | None) -> None:
         """`@releaseDomain` for watches without a depth; `@releaseDomain/5` for those with one, or on exactly that."""
-        lists = (self.nodes[name].perms, self.nodes["/"].perms)
+        perms = self.nodes[name].perms
         path = name if domid is None else f"{name}/{domid}"
         for conn in self.connections:
-            if not any("r" in allowed(self.who(conn.domid), perms) for perms in lists):
+            if "r" not in allowed(self.who(conn.domid), perms):
                 continue
             for watch in conn.watches:
                 if domid is None:
