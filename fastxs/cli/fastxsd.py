@@ -153,7 +153,7 @@ FLAGS: Final = (
 
 
 def _read(argv: Sequence[str]) -> list[tuple[Flag, str]]:
-    """The flags in their order, each with its value.  ConfigError: unknown, ambiguous, lacking a value, or a stray word."""
+    """The flags in their order, each with its value.  ConfigError: unknown, ambiguous, incomplete, or a stray word."""
     letters = "".join(flag.letter + ":" * bool(flag.value) for flag in FLAGS if flag.letter)
     names = [flag.name + "=" * bool(flag.value) for flag in FLAGS]
     # -I's value is optional and so always attached; getopt does not know optional values.

@@ -40,9 +40,13 @@ def need_folder(path: str, purpose: str) -> None:
             os.makedirs(path, 0o755, exist_ok=True)
         except OSError as error:
             raise StartError(f"cannot make {path} for {purpose}: {reason(error)}") from None
-    elif not os.path.isdir(path):
-        what = "is not a directory" if os.path.lexists(path) else "does not exist"
-        raise StartError(f"the directory of {purpose} {what}: {path}")
+        return
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise StartError(f"cannot use {path} for {purpose}: {reason(error)}") from None
+    if not stat.S_ISDIR(mode):
+        raise StartError(f"cannot use {path} for {purpose}: Not a directory")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -86,9 +87,7 @@ def _limit(default: int, text: str, most: int = INT_MAX) -> Any:
 
 
 _SWITCH: Final = Rule(lambda value: type(value) is bool, "true or false")
-_PATH: Final = Rule(
-    lambda value: isinstance(value, str) and "\0" not in value and value != "", "a path"
-)
+_PATH: Final = Rule(lambda value: isinstance(value, str) and "\0" not in value and value != "", "a path")
 _SWITCH_LIST: Final = Rule(
     lambda value: isinstance(value, list | tuple) and all(isinstance(v, str) and v in SWITCHES for v in value),
     "a list of " + ", ".join(f'"{word}"' for word in SWITCHES),
@@ -125,7 +124,7 @@ class Hypervisor:
     sim: bool = _key(False, _SWITCH, "use the pretend hypervisor: no Xen is needed")
     priv_domid: int = _key(0, _number(0, DOMID_MAX), "the domain that may do everything")
     store_domid: int = _key(0, _number(0, DOMID_MAX), "the domain that clients of the socket belong to")
-    keep_orphans: bool = _key(False, _SWITCH, "give a dead domain's nodes to domain 0, not delete them (a security risk)")
+    keep_orphans: bool = _key(False, _SWITCH, "keep a dead domain's nodes, for domain 0 (a security risk)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +198,7 @@ def build(layers: Iterable[Layer]) -> Config:
     for origin, values in layers:
         for section, entries in values.items():
             if section not in sections:
-                raise ConfigError(f"{origin}: [{_shown(section)}]: no such section{_close_to(section, sections)}")
+                raise ConfigError(f"{origin}: [{_bare(section)}]: no such section{_close_to(section, sections)}")
             if not isinstance(entries, Mapping):
                 raise ConfigError(f"{origin}: {section}: must be a section, [{section}], not {_shown(entries)}")
             old = getattr(config, sections[section])
@@ -207,7 +206,7 @@ def build(layers: Iterable[Layer]) -> Config:
             changes = {}
             for key, value in entries.items():
                 if key not in rules:
-                    raise ConfigError(f"{origin}: [{section}] {_shown(key)}: no such key{_close_to(key, rules)}")
+                    raise ConfigError(f"{origin}: [{section}] {_bare(key)}: no such key{_close_to(key, rules)}")
                 rule: Rule = rules[key].metadata["rule"]
                 if not rule.accepts(value):
                     raise ConfigError(f"{origin}: [{section}] {key}: {_shown(value)} is not {rule.allowed}")
@@ -246,7 +245,9 @@ def from_environment(environ: Mapping[str, str]) -> list[Layer]:
     """The layers that xenstored's own variables give; an empty one counts as absent, as it does for libxenstore."""
     names = {"XENSTORED_RUNDIR": "run-dir", "XENSTORED_PATH": "socket"}
     return [
-        Layer(name, {"daemon": {key: os.path.abspath(environ[name])}}) for name, key in names.items() if environ.get(name)
+        Layer(name, {"daemon": {key: os.path.abspath(environ[name])}})
+        for name, key in names.items()
+        if environ.get(name)
     ]
 
 
@@ -275,6 +276,11 @@ def render(config: Config) -> str:
 def _toml(value: object) -> str:
     # JSON's scalars, strings and flat lists are TOML's, all but DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _bare(key: str) -> str:
+    """A key as TOML lets it be written."""
+    return key if re.fullmatch(r"[\w-]{1,40}", key, re.ASCII) else _shown(key)
 
 
 def _shown(value: object) -> str:

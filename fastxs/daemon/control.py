@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastxs._core import ControlError, Engine
+from fastxs._core import ControlError
 from fastxs.daemon.config import SWITCHES
-from fastxs.daemon.logs import TraceFile, log, printable
+from fastxs.daemon.logs import TraceFile, log, open_to_append, printable
+
+if TYPE_CHECKING:
+    from fastxs._core import Engine
 
 __all__ = ["COMMANDS", "Control"]
 
@@ -73,18 +76,18 @@ class Control:
         try:
             self.trace.open(path)
         except (OSError, ValueError) as error:
-            log.error("cannot open the trace file", file=path and printable(os.fsencode(path)), error=error.__class__.__name__)
+            log.error("cannot open the trace file", error=_shown(error))
 
     def memreport(self, *path: str) -> str:
         report = "".join(f"{name:<24s}: {size:12d} bytes\n" for name, size in self.engine.memory().items())
         try:
             if path:
-                with open(self.trace.name(path[0]), "a") as file:
+                with open(open_to_append(self.trace.name(path[0]), 0o644), "w") as file:
                     file.write(report)
             elif not self.trace.write(report):
                 raise ControlError("EINVAL")
         except (OSError, ValueError) as error:
-            log.error("cannot write the memory report", error=str(error))
+            log.error("cannot write the memory report", error=_shown(error))
             raise ControlError("EINVAL") from None
         return OK
 
@@ -102,7 +105,7 @@ class Control:
                 return self._highest(reset=False)
             case ("max", "-r"):
                 return self._highest(reset=True)
-            case (domid,):
+            case (domid,) if domid != "set":
                 return self._accounts(_c_int(domid))
             case _:
                 raise ControlError("EINVAL")
@@ -176,9 +179,12 @@ COMMANDS: Final[dict[str, Command]] = {
 }
 
 
+def _shown(error: Exception) -> str:
+    return printable(os.fsencode(str(error)))
+
+
 def _c_int(text: str) -> int:
     """What C's atoi() makes of it, wrap-around of 32 bits included: that is how xenstored reads these numbers."""
     digits = re.match(r"[ \t\n\v\f\r]*([+-]?[0-9]+)", text)
     number = max(-(2**63), min(2**63 - 1, int(digits[1]))) if digits else 0
     return (number + 2**31) % 2**32 - 2**31
-

@@ -153,7 +153,7 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
             stack.enter_context(hold_pid_file(daemon.pid_file))
         listener = stack.enter_context(hold_socket(daemon.socket_path, daemon.backlog))
         _raise_descriptor_limit()
-        engine, trace = _build(config, stack)
+        engine, trace, hypervisor = _build(config, stack)
 
         def hang_up() -> None:
             logs.reopen()
@@ -172,14 +172,20 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
         gc.disable()
         ready()
         notify("READY=1", f"MAINPID={os.getpid()}", f"STATUS=serving {daemon.socket_path}")
-        logs.log.info("ready", socket=daemon.socket_path, pid=os.getpid(), loop=type(loop).__module__.split(".")[0])
+        logs.log.info(
+            "ready",
+            socket=daemon.socket_path,
+            pid=os.getpid(),
+            hypervisor=hypervisor,
+            loop=type(loop).__module__.split(".")[0],
+        )
         await stopped
         notify("STOPPING=1")
         logs.log.info("stopping")
 
 
-def _build(config: Config, stack: ExitStack) -> tuple[Engine, TraceFile]:
-    """The Engine on its hypervisor, quotas set, control commands and trace file attached; closed at the end."""
+def _build(config: Config, stack: ExitStack) -> tuple[Engine, TraceFile, str]:
+    """The Engine, quotas set, control commands and trace file attached, closed at the end; and what it runs on."""
     try:
         from fastxs._core import Engine
         from fastxs.daemon.control import Control
@@ -214,8 +220,7 @@ def _build(config: Config, stack: ExitStack) -> tuple[Engine, TraceFile]:
         except OSError as error:
             raise StartError(f"cannot open the trace file {config.trace.file}: {reason(error)}") from None
     control.engine, control.trace = engine, trace
-    logs.log.info("hypervisor", what=border.describe())
-    return engine, trace
+    return engine, trace, border.describe()
 
 
 def _raise_descriptor_limit() -> None:

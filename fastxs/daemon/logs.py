@@ -20,7 +20,7 @@ from fastxs.daemon.config import Log, switched
 if TYPE_CHECKING:
     from fastxs._core import Engine, Notice
 
-__all__ = ["TraceFile", "log", "printable", "reopen", "set_up", "tell"]
+__all__ = ["TraceFile", "log", "open_to_append", "printable", "reopen", "set_up", "tell"]
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("fastxs")
 
@@ -108,6 +108,12 @@ def tell(notices: Iterable[Notice]) -> None:
         log.log(level, event, **fields)
 
 
+def open_to_append(path: str, mode: int) -> int:
+    """A descriptor that appends to this file; never waits, as opening a pipe that nobody reads would."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    return os.open(path, flags, mode)
+
+
 class TraceFile:
     """The trace file behind `-T` and the control commands `log` and `logfile`: a name, switches, on or off.
 
@@ -126,7 +132,7 @@ class TraceFile:
         wanted = self._path if path is None else self.name(path)
         if wanted is None:
             return
-        fd = os.open(wanted, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
+        fd = open_to_append(wanted, 0o600)
         try:
             os.write(fd, b"\n***\n")  # how C xenstored marks each opening (SPEC 6.4)
         except OSError:
@@ -158,7 +164,7 @@ class TraceFile:
         """Append free text, as `memreport` does; False if nothing is traced."""
         if self._fd is None:
             return False
-        os.write(self._fd, text.encode())
+        os.write(self._fd, text.encode(errors="surrogateescape"))
         return True
 
     def _use(self, fd: int | None) -> None:
