@@ -1,0 +1,287 @@
+"""The speed bars: what fastxs promises, as one table, and the command that checks it.
+
+Owns: names, limits, which daemon is compared with which and under what load.  How that is measured is harness.py's.
+
+    python -m bench.bars                      every bar, ten pairs each
+    python -m bench.bars --quick --only read  three short pairs of the bars whose names contain "read"
+    python -m bench.bars --daemon c           how C xenstored would do against the same bars
+
+Exits with 1 if a bar was missed or could not be measured, with 2 if the command line is wrong.
+"""
+
+import argparse
+import fnmatch
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.figures import CONFIDENCE, Figure, Once, interval, summarise
+from bench.harness import (
+    EMPTY,
+    Kind,
+    Load,
+    LoadError,
+    Side,
+    Situation,
+    Stage,
+    commits,
+    lockstep,
+    memory_per_node,
+    memory_per_watch,
+    versus,
+)
+from bench.load.build import BuildError
+from fastxs.hypervisor import host
+
+__all__ = ["BARS", "Bar", "Outcome", "main", "measure", "select"]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One promise.  `limit` None: a figure that is shown and promised nowhere."""
+
+    name: str
+    text: str
+    limit: float | None
+    unit: str
+    prepare: Callable[[Stage], Once]
+    rivals: tuple[Kind, ...] = ()
+    """kinds of daemon that it needs beside the one it judges"""
+    most: int | None = None
+    """rounds that are enough, where a round is long and hardly varies"""
+
+    @property
+    def group(self) -> str:
+        return self.name.partition("-")[0]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    bar: Bar
+    figure: Figure | None
+    reason: str = ""
+    """why there is no figure"""
+
+    @property
+    def met(self) -> bool:
+        """The median is within the limit.  What promises nothing is met, what was not measured is not."""
+        return self.figure is not None and (self.bar.limit is None or self.figure.value <= self.bar.limit)
+
+    @property
+    def verdict(self) -> str:
+        if self.figure is None:
+            return "not measured"
+        if self.bar.limit is None:
+            return "-"
+        # an interval that spans the limit: the median decides, and the reader is told
+        clear = (self.figure.high if self.met else self.figure.low) <= self.bar.limit
+        return ("met" if self.met else "MISSED") + ("" if clear == self.met else ", unsure")
+
+
+# ----------------------------------------------------------------------------------------------------------- the table
+
+CROWD = 100
+"""Connections of the loads that keep the daemon busy."""
+SITUATIONS = {
+    "idle": (Situation(idle=4_000), "4,000 idle connections", "bench"),
+    "watches": (Situation(watches=100_000), "100,000 watches elsewhere", "bench"),
+    "nodes": (Situation(nodes=1_000_000), "1,000,000 nodes, any of them", "nodes"),
+    "wide": (Situation(wide=100_000), "a directory of 100,000 children, 500 of them", "wide"),
+}
+REQUESTS = {"read": "READ", "write": "WRITE", "churn": "WRITE of a new node, RM of it"}
+STARTS = {1: 200, 10: 300, 100: 500, 300: 900}
+"""Clients in lock-step -> transactions in one run."""
+
+
+def _against_rivals() -> Iterator[Bar]:
+    table: tuple[tuple[str, Kind, float, float | None, Load, str], ...] = (
+        # name, rival, limit of READ, limit of WRITE, load, text
+        ("depth1", "c", 0.6, None, Load(""), "one connection, one request at a time, one CPU"),
+        ("crowd", "echo", 1.25, 1.3, Load("", CROWD), f"{CROWD} connections"),
+        ("pipelined", "c", 0.1, None, Load("", depth=16), "one connection, 16 requests in one write"),
+    )
+    for name, rival, reads, writes, load, text in table:
+        for workload, limit in (("read", reads), ("write", writes)):
+            shaped = Load(**{**vars(load), "workload": workload})
+            prepare = partial(versus, subject=Side("daemon", shaped), rival=Side(rival, shaped))
+            yield Bar(f"{name}-{workload}", f"{workload.upper()}, {text}", limit, f"x {rival}", prepare, (rival,))
+
+
+def _flat() -> Iterator[Bar]:
+    for name, (situation, text, at) in SITUATIONS.items():
+        # in the wide directory also nodes that come and go: that is where the number of siblings would show
+        for workload in ("read", "write", "churn")[: 3 if at == "wide" else 2]:
+            for connections, shape in ((1, "depth1"), (CROWD, "crowd")):
+                keys = 0 if at == "nodes" else 500
+                subject = Side("daemon", Load(workload, connections, at=at, keys=keys), situation)
+                rival = Side("daemon", Load(workload, connections), EMPTY)
+                # a million nodes do not fit into the caches: that bar is a difference
+                difference = at == "nodes"
+                limit, unit = (0.5, "µs more") if difference else (1.1, "x empty")
+                prepare = partial(versus, subject=subject, rival=rival, difference=difference)
+                yield Bar(f"{name}-{workload}-{shape}", f"{REQUESTS[workload]} with {text}", limit, unit, prepare)
+
+
+def _starts(clients: int, *, bare: bool = False) -> Side:
+    load = Load("transaction", clients, requests=STARTS[clients], warmup=clients, seconds=5.0, lockstep=True, bare=bare)
+    return Side("daemon", load)
+
+
+def _transactions() -> Iterator[Bar]:
+    for bare, name, text in ((False, "aborts", ""), (True, "aborts-bare", ", /vm and /vss not there yet")):
+        yield Bar(
+            f"lockstep-{name}",
+            f"{CROWD} clients in lock-step{text}: aborts",
+            0,
+            "aborts",
+            partial(lockstep, side=_starts(CROWD, bare=bare), value=lambda result: float(result.eagain)),
+        )
+    for clients in STARTS:
+        text = f"CPU per commit, {clients} client{'s' if clients > 1 else ''} in lock-step"
+        yield Bar(f"lockstep-cpu-{clients}", text, 150, "µs", partial(lockstep, side=_starts(clients), value=commits))
+    yield Bar(
+        "lockstep-flat",
+        "CPU per commit, 300 clients against 10",
+        1.1,
+        "x 10 clients",
+        partial(versus, subject=_starts(300), rival=_starts(10), per=commits),
+    )
+
+
+BARS: tuple[Bar, ...] = (
+    *_against_rivals(),
+    *_flat(),
+    *_transactions(),
+    Bar("memory-node", "memory per node, 16-byte value", 130, "B", partial(memory_per_node, nodes=1_000_000), most=3),
+    Bar("memory-watch", "memory per watch", 130, "B", partial(memory_per_watch, watches=100_000), most=3),
+)
+
+
+# --------------------------------------------------------------------------------------------------------- the command
+
+ROW = "{:<21} {:>8} {:<17} {:<13} {:<8} {:<15} {}"
+
+
+def select(patterns: Sequence[str]) -> list[Bar]:
+    """The bars whose name contains or matches one of the patterns; all of them without patterns."""
+    return [bar for bar in BARS if not patterns or any(p in bar.name or fnmatch.fnmatch(bar.name, p) for p in patterns)]
+
+
+def measure(bar: Bar, stage: Stage, pairs: int) -> Outcome:
+    """Measure one bar; a daemon that cannot run or fails is an outcome, not an exception."""
+    for kind in ("daemon", *bar.rivals):
+        if reason := stage.why_not(kind):
+            return Outcome(bar, None, reason)
+    try:
+        once = bar.prepare(stage)
+        return Outcome(bar, summarise([once() for _ in range(min(pairs, bar.most or pairs))]))
+    except (LoadError, BuildError, host.HostError) as e:
+        stage.forget()
+        return Outcome(bar, None, str(e))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def line(outcome: Outcome) -> str:
+    """One row of the table."""
+    bar, figure = outcome.bar, outcome.figure
+    limit = "" if bar.limit is None else f"<= {bar.limit:g}"
+    if figure is None:
+        return ROW.format(bar.name, "", "", bar.unit, limit, outcome.verdict, f"{bar.text}: {outcome.reason}")
+    against = "" if figure.rival_us is None else f" against {_short(figure.rival_us)}"
+    spread = f"[{_short(figure.low)}, {_short(figure.high)}]"
+    what = f"{bar.text} ({_short(figure.cpu_us)}{against} µs; {len(figure.readings)} rounds)"
+    return ROW.format(bar.name, _short(figure.value), spread, bar.unit, limit, outcome.verdict, what)
+
+
+def _machine() -> dict[str, object]:
+    model = [entry for entry in Path("/proc/cpuinfo").read_text().splitlines() if entry.startswith("model name")]
+    return {
+        "cpu": model[0].partition(": ")[2] if model else platform.machine(),
+        "cpus": sorted(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "load_average": os.getloadavg(),
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: without a single commit there is no cost of one."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(outcomes: Iterable[Outcome], options: argparse.Namespace, machine: dict[str, object]) -> str:
+    """All outcomes with every reading, for another program."""
+    rows = []
+    for outcome in outcomes:
+        bar, figure = outcome.bar, outcome.figure
+        row: dict[str, object] = {key: getattr(bar, key) for key in ("name", "text", "limit", "unit")}
+        row |= {"met": outcome.met, "reason": outcome.reason}
+        if figure is not None:
+            row |= _finite(asdict(figure))
+        rows.append(row)
+    settings = {"daemon": options.daemon, "pairs": options.pairs, "seconds": options.seconds, "scale": options.scale}
+    return json.dumps({"machine": machine, **settings, "bars": rows}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _options(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.bars", description="Check the speed bars.")
+    parser.epilog = "bench/README.md tells what is measured and how."
+    option = parser.add_argument
+    option("--pairs", type=int, help="interleaved pairs (10; --quick: 3)")
+    option("--seconds", type=float, help="duration of one run (0.3; --quick: 0.1)")
+    option("--quick", action="store_true", help="few short pairs: for a look, not for a claim")
+    option("--only", action="append", default=[], metavar="NAME", help="bars whose name contains or matches NAME")
+    option("--daemon", choices=host.KINDS, default="fastxs", help="whom to judge (fastxs)")
+    option("--scale", type=float, default=1.0, help="size of the situations; 0.01: 40 connections, 10,000 nodes (1)")
+    option("--json", type=Path, metavar="FILE", help="write everything that was read to FILE")
+    option("--list", action="store_true", help="name the bars and stop")
+    options = parser.parse_args(words)
+    options.pairs = options.pairs or (3 if options.quick else 10)
+    options.seconds = options.seconds or (0.1 if options.quick else 0.3)
+    if options.pairs < 1 or options.seconds <= 0 or not 0 < options.scale <= 1:
+        parser.error("--pairs and --seconds are positive, --scale is above 0 and at most 1")
+    if not select(options.only):
+        parser.error(f"no bar is called {' or '.join(options.only)} (--list names them)")
+    return options
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the bars that the command line asks for; the exit status."""
+    options = _options(words)
+    bars = select(options.only)
+    if options.list:
+        for bar in bars:
+            print(f"{bar.name:<21} {'' if bar.limit is None else f'<= {bar.limit:g}':<8} {bar.unit:<13} {bar.text}")
+        return 0
+    outcomes, machine = [], _machine()
+    if options.scale != 1:
+        print(f"Situations are {options.scale:g} of what the texts say.")
+    if (coverage := interval(range(options.pairs))[2]) < CONFIDENCE:
+        print(f"{options.pairs} pairs: each interval is from the lowest to the highest and covers {coverage:.0%} only.")
+    print(ROW.format("bar", "figure", "95 % interval", "unit", "limit", "", "what (CPU of the daemon per request)"))
+    with Stage(options.daemon, scale=options.scale, seconds=options.seconds) as stage:
+        for bar in bars:
+            outcomes.append(measure(bar, stage, options.pairs))
+            print(line(outcomes[-1]), flush=True)
+    if options.json:
+        options.json.write_text(to_json(outcomes, options, machine))
+    missed = [outcome.bar.name for outcome in outcomes if not outcome.met]
+    print(f"{len(outcomes) - len(missed)} of {len(outcomes)} met" + (f"; not: {', '.join(missed)}" if missed else ""))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

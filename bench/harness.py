@@ -1,0 +1,397 @@
+"""Daemons side by side: start them, load them in turn, compare what the kernel says they used.
+
+Owns: pinning, situations (idle connections, watches, many nodes), interleaved pairs.  Refuses to know: which bars there
+are and their limits (bars.py), how a daemon is started (fastxs.hypervisor.host), what goes over the socket
+(load/xsload.c).
+
+A pair is one run against the subject and one against its rival, right after each other, so that what else the machine
+does meets both; every second pair runs the other way round, so that a drift cancels out.
+"""
+
+import contextlib
+import json
+import math
+import os
+import resource
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+from bench.figures import Once, Reading
+from bench.load.build import binary
+from fastxs.hypervisor import host
+
+__all__ = [
+    "EMPTY",
+    "Echo",
+    "Hold",
+    "Kind",
+    "Load",
+    "LoadError",
+    "Result",
+    "Side",
+    "Situation",
+    "Stage",
+    "commits",
+    "drive",
+    "lockstep",
+    "memory_per_node",
+    "memory_per_watch",
+    "requests",
+    "versus",
+]
+
+FILL_DEPTH = 64
+"""Requests in one burst while a store is filled."""
+WATCHERS = 100
+"""Connections that hold the watches of a situation."""
+PATIENCE_S = 300.0
+"""For one run of the load generator, at most; C xenstored needs seconds for 4,000 connections."""
+
+Kind = Literal["daemon", "fastxs", "c", "ox", "echo"]
+"""`daemon` is the one that the bars judge, whichever that is."""
+
+
+class LoadError(RuntimeError):
+    """The load generator failed, or a reply was wrong; the message is what it said."""
+
+
+class Server(Protocol):
+    """What is measured: a process that listens on a socket.  `fastxs.hypervisor.host.Host` is one."""
+
+    @property
+    def socket(self) -> Path: ...
+    @property
+    def pid(self) -> int: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a daemon has on its hands beside the traffic that is measured."""
+
+    idle: int = 0
+    """socket connections that say nothing"""
+    watches: int = 0
+    """watches on paths where nothing happens, on 100 connections"""
+    nodes: int = 0
+    """nodes, 100 in each directory"""
+    wide: int = 0
+    """children of one directory"""
+
+    def scaled(self, factor: float) -> "Situation":
+        return Situation(**{f.name: round(getattr(self, f.name) * factor) for f in fields(self)})
+
+
+EMPTY = Situation()
+
+
+@dataclass(frozen=True)
+class Load:
+    """One run of the load generator (xsload --help); `seconds` 0 is the stage's own duration."""
+
+    workload: str
+    connections: int = 1
+    depth: int = 1
+    requests: int = 0
+    seconds: float = 0.0
+    warmup: int = 2000
+    at: str = "bench"
+    keys: int = 500
+    """0: as many as the layout has nodes"""
+    watches: int = 0
+    lockstep: bool = False
+    bare: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the load generator reports (the keys of its JSON).  Bytes, ns and seconds as named."""
+
+    workload: str
+    connections: int
+    depth: int
+    requests: int
+    errors: int
+    first_error: str
+    eagain: int
+    commits: int
+    events: int
+    wall_s: float
+    cpu_ns: int
+    client_cpu_ns: int
+    p50_ns: int
+    p99_ns: int
+    p999_ns: int
+    rss_start: int
+    rss_open: int
+    rss_end: int
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared: which daemon, in which situation, loaded how."""
+
+    kind: Kind
+    load: Load
+    situation: Situation = EMPTY
+
+
+def requests(result: Result) -> float:
+    """CPU µs of the daemon per request."""
+    return result.cpu_ns / 1e3 / result.requests if result.requests else math.inf
+
+
+def commits(result: Result) -> float:
+    """CPU µs of the daemon per transaction that was committed, everything that failed included."""
+    return result.cpu_ns / 1e3 / result.commits if result.commits else math.inf
+
+
+# ---------------------------------------------------------------------------------------------------------- processes
+
+
+class Echo:
+    """The bare echo server, with the face of a Host."""
+
+    def __init__(self, folder: Path, *, cpu: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.socket = folder / "socket"
+        self._process = subprocess.Popen([binary("xsecho"), self.socket], stdin=subprocess.DEVNULL)
+        os.sched_setaffinity(self._process.pid, {cpu})
+        deadline = time.monotonic() + 10
+        while not self.socket.exists():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.close()
+                raise LoadError("the echo server did not start")
+            time.sleep(0.01)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _command(server: Server, load: Load, cpu: int, *, echo: bool, of: int) -> list[str | Path]:
+    options: dict[str, Any] = {
+        "--socket": server.socket,
+        "--pid": server.pid,
+        "--cpu": cpu,
+        "--workload": load.workload,
+        "--connections": load.connections,
+        "--depth": load.depth,
+        "--requests": load.requests,
+        "--seconds": load.seconds,
+        "--warmup": load.warmup,
+        "--at": load.at,
+        "--of": of,
+        "--keys": min(load.keys, of) if load.keys and of else load.keys or of,
+        "--watches": load.watches,
+    }
+    given = {name: value for name, value in options.items() if value or name == "--cpu"}
+    switches = {"--echo": echo, "--lockstep": load.lockstep, "--bare": load.bare}
+    return [
+        binary("xsload"),
+        *(str(word) for option in given.items() for word in option),
+        *(name for name, on in switches.items() if on),
+    ]
+
+
+def drive(server: Server, load: Load, cpu: int, *, echo: bool = False, of: int = 0) -> Result:
+    """Run the load generator on `cpu` to its end.  LoadError: it failed, or a reply was wrong."""
+    command = _command(server, load, cpu, echo=echo, of=of)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired as e:
+        raise LoadError(f"{load.workload}: not done after {PATIENCE_S:g} s") from e
+    if done.returncode or not done.stdout:
+        said = done.stderr.strip() or done.stdout.strip() or f"ended with {done.returncode}"
+        raise LoadError(f"{load.workload}: {said}")
+    return Result(**json.loads(done.stdout))
+
+
+class Hold:
+    """Connections and watches that stay until `close`."""
+
+    def __init__(self, server: Server, load: Load, cpu: int, *, echo: bool = False) -> None:
+        command = _command(server, load, cpu, echo=echo, of=0)
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
+        assert self._process.stdout and self._process.stderr
+        ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
+        line = self._process.stdout.readline() if ready else ""
+        if not line:
+            self._process.kill()
+            said = self._process.stderr.read().strip()
+            self.close()
+            raise LoadError(f"hold: {said or 'not ready in time'}")
+        self.result = Result(**json.loads(line))
+        if self.result.errors:
+            self.close()
+            raise LoadError(self.result.first_error)
+
+    def close(self) -> None:
+        self._process.communicate(timeout=PATIENCE_S)  # ends its standard input, and with that itself
+
+
+class Stage:
+    """The daemons of one series of measurements: each is started when first asked for and kept until the end.
+
+    `daemon` is the kind that the bars judge; `scale` shrinks every situation (1.0 is what the bars ask for); `seconds`
+    is how long one run takes.  Daemons run on the first CPU this process may use.  A load of one connection runs on
+    that CPU too: across two, a ping-pong measures how long an idle CPU takes to wake up.  Every other runs on the last.
+    """
+
+    def __init__(self, daemon: host.Kind = "fastxs", *, scale: float = 1.0, seconds: float = 0.3) -> None:
+        self.daemon: host.Kind = daemon
+        self.scale, self.seconds = scale, seconds
+        cpus = sorted(os.sched_getaffinity(0))
+        self.server_cpu, self.client_cpu = cpus[0], cpus[-1]
+        self._stack = contextlib.ExitStack()
+        self._daemons = contextlib.ExitStack()
+        self._servers: dict[tuple[str, Situation], Server] = {}
+        self._started = 0
+
+    def __enter__(self) -> Self:
+        # in memory, by a short name: it ends up in the address of a socket
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="xsbench.", dir=memory))
+        self._folder = Path(folder)
+        self._stack.callback(self.forget)  # before the folder goes
+        # thousands of connections: the generator and the daemons inherit this limit
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def forget(self) -> None:
+        """Stop every daemon; the next that is asked for starts anew.  For when one has failed."""
+        self._servers.clear()
+        self._daemons.close()
+
+    def why_not(self, kind: Kind) -> str | None:
+        """The reason why this kind cannot run here, or None."""
+        if kind == "echo":
+            return None
+        return host.available(self.daemon if kind == "daemon" else kind)
+
+    def _start(self, kind: Kind) -> Server:
+        self._started += 1
+        folder = self._folder / f"{kind}{self._started}"
+        if kind == "echo":
+            return Echo(folder, cpu=self.server_cpu)
+        return host.Host(self.daemon if kind == "daemon" else kind, folder, cpu=self.server_cpu).start()
+
+    @contextlib.contextmanager
+    def fresh(self, kind: Kind) -> Iterator[Server]:
+        """A daemon of its own, with nothing in it, for as long as the block lasts."""
+        server = self._start(kind)
+        try:
+            yield server
+        finally:
+            server.close()
+
+    def server(self, kind: Kind, situation: Situation = EMPTY) -> Server:
+        """The daemon of this kind in this situation (already scaled)."""
+        key = (self.daemon if kind == "daemon" else kind, situation)
+        if key not in self._servers:
+            server = self._daemons.enter_context(self.fresh(kind))
+            self._furnish(server, situation, echo=kind == "echo")
+            self._servers[key] = server
+        return self._servers[key]
+
+    def _furnish(self, server: Server, situation: Situation, *, echo: bool) -> None:
+        for at, nodes in (("nodes", situation.nodes), ("wide", situation.wide)):
+            if nodes:
+                self.fill(server, at, nodes)
+        if situation.idle:
+            self._daemons.callback(
+                Hold(server, Load("hold", situation.idle, warmup=0), self.client_cpu, echo=echo).close
+            )
+        if situation.watches:
+            self._daemons.callback(self.watch(server, situation.watches).close)
+
+    def fill(self, server: Server, at: str, nodes: int) -> Result:
+        """Make `nodes` nodes with a 16-byte value in the layout `at`."""
+        return drive(server, Load("fill", depth=FILL_DEPTH, requests=nodes, at=at, warmup=0), self.client_cpu)
+
+    def watch(self, server: Server, watches: int) -> Hold:
+        """Hold `watches` watches on 100 connections."""
+        return Hold(server, Load("hold", WATCHERS, watches=max(1, watches // WATCHERS), warmup=0), self.client_cpu)
+
+    def measure(self, side: Side) -> Result:
+        """One run of one side."""
+        situation, load = side.situation.scaled(self.scale), side.load
+        server = self.server(side.kind, situation)
+        if not load.seconds:
+            load = Load(**{**vars(load), "seconds": self.seconds})
+        cpu = self.server_cpu if load.connections == 1 else self.client_cpu
+        of = {"nodes": situation.nodes, "wide": situation.wide}.get(load.at, 0)
+        return drive(server, load, cpu, echo=side.kind == "echo", of=of)
+
+
+# -------------------------------------------------------------------------------------------------------- measurements
+
+
+def versus(
+    stage: Stage, subject: Side, rival: Side, *, per: Callable[[Result], float] = requests, difference: bool = False
+) -> Once:
+    """Pairs of the two sides: subject / rival, or subject - rival in µs."""
+    stage.measure(subject), stage.measure(rival)  # start both, fill both, warm both
+    turn = 0
+
+    def once() -> Reading:
+        nonlocal turn
+        turn += 1
+        order = (subject, rival) if turn % 2 else (rival, subject)
+        cost = {side: per(stage.measure(side)) for side in order}
+        mine, other = cost[subject], cost[rival]
+        return Reading(mine - other if difference else mine / other, mine, other)
+
+    return once
+
+
+def lockstep(stage: Stage, side: Side, value: Callable[[Result], float]) -> Once:
+    """Runs of clients in lock-step; `value` picks what counts: `commits`, or the number of aborts."""
+
+    def once() -> Reading:
+        result = stage.measure(side)
+        return Reading(value(result), commits(result))
+
+    return once
+
+
+def memory_per_node(stage: Stage, nodes: int) -> Once:
+    """Growth of the resident set of a new daemon over `nodes` nodes with a 16-byte value, bytes per node."""
+    count = max(100, round(nodes * stage.scale))
+
+    def once() -> Reading:
+        with stage.fresh("daemon") as server:
+            result = stage.fill(server, "nodes", count)
+        return Reading((result.rss_end - result.rss_open) / count, requests(result))
+
+    return once
+
+
+def memory_per_watch(stage: Stage, watches: int) -> Once:
+    """Growth over `watches` watches on connections that were there before, bytes per watch."""
+
+    def once() -> Reading:
+        with stage.fresh("daemon") as server:
+            hold = stage.watch(server, round(watches * stage.scale))
+            hold.close()
+        return Reading((hold.result.rss_end - hold.result.rss_open) / hold.result.requests, requests(hold.result))
+
+    return once
