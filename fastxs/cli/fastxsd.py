@@ -222,8 +222,18 @@ def _run(argv: Sequence[str]) -> int:
     return OK
 
 
+def _open_standard_streams() -> None:
+    """Where a script closed 0, 1 or 2: else the next file that is opened becomes standard output."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; the exit status.  Whatever goes wrong is one line on standard error, never a traceback."""
+    _open_standard_streams()
     try:
         status = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

@@ -48,7 +48,11 @@ def in_background(config: Config) -> int:
         os._exit(_child(config, writer))
     os.close(writer)
     with open(reader, "rb") as pipe:
-        word = pipe.read()  # ends when the child says so or dies, whichever way
+        try:
+            word = pipe.read()  # ends when the child says so or dies, whichever way
+        except KeyboardInterrupt:
+            os.kill(child, signal.SIGTERM)  # it has a session of its own: the terminal does not reach it
+            raise
     if word == READY:
         if answers(config.daemon.socket_path, ANSWER_TIMEOUT_S):
             return 0

@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,36 @@ def test_the_parent_returns_when_the_pid_file_is_written_and_the_socket_answers(
     os.kill(pid, signal.SIGTERM)
     fastxsd.until(lambda: not fastxsd.is_alive(pid))
     assert os.listdir(fastxsd.folder) == []
+
+
+def test_started_without_standard_streams(fastxsd: Fastxsd) -> None:
+    """As some boot scripts do: what is opened next must not become standard output."""
+    command = f"exec {sys.executable} -m fastxs.cli.fastxsd -F pid <&- >&- 2>&-"
+    done = subprocess.run(["sh", "-c", command], env=fastxsd.env, cwd=fastxsd.folder, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0
+    pid = int(fastxsd.pid_file.read_text())
+    fastxsd.daemons.append(pid)
+    assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)} == {"/dev/null"}
+    assert fastxsd.answers()
+
+
+def test_interrupting_the_start_stops_the_daemon_too(fastxsd: Fastxsd) -> None:
+    code = """
+import os, signal, sys, threading
+from fastxs.cli.fastxsd import main
+from fastxs.daemon import lifecycle
+lifecycle.serve = lambda *_: threading.Event().wait()  # never gets ready
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+fork = os.fork
+os.fork = lambda: (lambda pid: pid and open("child", "w").write(str(pid)) and pid)(fork())
+sys.exit(main([]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=fastxsd.env, cwd=fastxsd.folder, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 130
+    child = int((fastxsd.folder / "child").read_text())
+    fastxsd.until(lambda: not fastxsd.is_alive(child))
 
 
 def test_the_parent_passes_on_why_the_child_failed(fastxsd: Fastxsd) -> None:
@@ -227,8 +258,6 @@ def test_an_engine_that_breaks_is_not_served_from(fastxsd: Fastxsd) -> None:
 
 
 def test_help_and_version_need_neither_loop_nor_core() -> None:
-    import sys
-
     code = "import sys, fastxs.cli.fastxsd as f; f.main([sys.argv[1]]); print(sorted(sys.modules))"
     for flag in ("--help", "--version", "--check-config", "--bogus"):
         done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, check=True)
