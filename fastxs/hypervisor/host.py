@@ -81,7 +81,7 @@ class Host:
             "XENSTORED_RUNDIR": str(self.rundir),
             "XENSTORED_PATH": str(self.socket),
         }
-        """What a guest program or a client needs in its environment."""
+        """What a guest program or a client needs in its environment; the daemon gets it, too."""
         self._args = tuple(args)
         self._more_env = dict(env or {})
         self._cpu = cpu
@@ -114,6 +114,7 @@ class Host:
                     stdin=subprocess.DEVNULL,
                     stdout=stderr,
                     stderr=stderr,
+                    process_group=0,  # Ctrl-C is for the one who started it
                 )
             except OSError as error:
                 raise HostError(f"{command[0]}: {error}") from error
@@ -204,8 +205,8 @@ class Host:
         settings: dict[str, object] = {
             "pid-file": self.rundir / "oxenstored.pid",
             "xenstored-log-file": self.rundir / "log" / "oxenstored.log",
-            "xenstored-kva": self.folder / "hv" / "rings",
-            "xenstored-port": self.folder / "hv" / "xsd_port",
+            "xenstored-kva": self.env["SIMXEN_DIR"] + "/rings",
+            "xenstored-port": self.env["SIMXEN_DIR"] + "/xsd_port",
             "quota-activate": "true",
         }
         if not self._default_quotas:

@@ -44,7 +44,7 @@ SX_API int xc_domain_getinfo(void *x, uint32_t first, unsigned max, xc_dominfo *
 
     (void)x;
     query();
-    for (d = existing(first); n < max && d < shim.hv->top; d = existing(d + 1)) {
+    for (d = first; n < max && (d = existing(d)) < shim.hv->top; d++) {
         st = shim.hv->dom[d].state;
         info[n++] = (xc_dominfo) {
             .domid = d,
@@ -65,7 +65,7 @@ SX_API int xc_domain_getinfolist(void *x, uint32_t first, unsigned max, xc_domai
 
     (void)x;
     query();
-    for (d = existing(first); n < max && d < shim.hv->top; d = existing(d + 1)) {
+    for (d = first; n < max && (d = existing(d)) < shim.hv->top; d++) {
         st = shim.hv->dom[d].state;
         info[n++] = (xc_domaininfo) {
             .domain = (uint16_t)d,

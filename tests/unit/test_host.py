@@ -1,0 +1,175 @@
+"""One daemon on one pretend hypervisor: how it starts, what is seen of it, how it ends.
+
+The same guests pass on all three daemons, which shows the pretend hypervisor as much as the host.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fastxs.hypervisor import simxen
+from fastxs.hypervisor.host import KINDS, Host, HostError, Kind, available, scratch
+from fastxs.hypervisor.simxen import build
+from fastxs.hypervisor.simxen.guests import Guests
+
+VIA: dict[Kind, str] = {"fastxs": "socket", "c": "ring", "ox": "ring"}
+"""How guests reach each daemon; fastxs does not serve rings yet."""
+
+Starter = Callable[..., Host]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    build.build()
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    kind: Kind = request.param
+    if reason := available(kind):
+        pytest.skip(reason)
+    return kind
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Starter]:
+    hosts: list[Host] = []
+
+    def start(kind: Kind, **options: object) -> Host:
+        host = Host(kind, tmp_path / str(len(hosts)), **options)  # type: ignore[arg-type]
+        hosts.append(host)
+        return host.start()
+
+    yield start
+    for host in hosts:
+        host.close()
+
+
+def simguest(host: Host, *arguments: str) -> str:
+    """The last line of a run that must pass."""
+    run = subprocess.run(
+        [simxen.SIMGUEST, "--via", VIA[host.kind], *arguments],
+        env={**os.environ, **host.env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr + host.stderr()
+    return run.stdout.splitlines()[-1]
+
+
+def test_a_daemon_starts_answers_and_ends(kind: Kind, tmp_path: Path) -> None:
+    with Host(kind, tmp_path / "host") as host:
+        assert host.socket.is_socket()
+        assert Path(f"/proc/{host.pid}").exists()
+        assert host.cpu_ns() > 0
+        assert host.rss_bytes() > 100_000
+        pid = host.pid
+    assert not Path(f"/proc/{pid}").exists()
+    assert not Path(host.env["SIMXEN_DIR"]).exists()
+    with pytest.raises(HostError, match="is not running"):
+        _ = host.pid
+    assert host.stop() == 0, "once more does no harm"
+
+
+@pytest.mark.parametrize("how", [[], ["--kill"]], ids=["released", "found dead"])
+def test_a_hundred_guests_come_and_go(kind: Kind, start: Starter, how: list[str]) -> None:
+    assert ", 0 failures" in simguest(start(kind), "-n", "100", *how)
+
+
+def test_guests_over_sockets(kind: Kind, start: Starter) -> None:
+    host = start(kind)
+    assert ", 0 failures" in simguest(host, "-n", "20", "--via", "socket")
+
+
+def test_a_second_daemon_takes_over_the_hypervisor(kind: Kind, start: Starter) -> None:
+    host = start(kind)
+    first = host.pid
+    with pytest.raises(HostError, match=f"runs already, as {first}"):
+        host.start()
+    assert host.kill() == -signal.SIGKILL
+    assert host.start().pid != first
+    assert ", 0 failures" in simguest(host, "-n", "3")
+
+
+def test_steady_traffic_ends_with_clean_leaves(kind: Kind, start: Starter) -> None:
+    host = start(kind)
+    command = [str(simxen.SIMGUEST), "--traffic", "0", "--report", "0.2", "-n", "4", "--via", VIA[kind]]
+    with (
+        Guests(host.env["SIMXEN_DIR"], slot=9) as watcher,
+        subprocess.Popen(command, env={**os.environ, **host.env}, stdout=subprocess.PIPE, text=True) as traffic,
+    ):
+        assert traffic.stdout
+        line = traffic.stdout.readline()
+        assert "4 guests" in line
+        assert "0 failures" in line
+        assert watcher.state(1) != 0
+        traffic.terminate()
+        last = traffic.stdout.read().splitlines()[-1]
+        assert traffic.wait(10) == 0
+        assert last.startswith("4 guests,")
+        assert last.endswith("0 failures")
+        assert [watcher.state(domid) for domid in (1, 2, 3, 4)] == [0, 0, 0, 0]
+
+
+def test_a_daemon_is_pinned(kind: Kind, start: Starter) -> None:
+    before = os.sched_getaffinity(0)
+    cpu = max(before)
+    host = start(kind, cpu=cpu)
+    assert os.sched_getaffinity(host.pid) == {cpu}
+    assert os.sched_getaffinity(0) == before
+
+
+def test_quotas_are_raised_unless_told(kind: Kind, start: Starter) -> None:
+    def told(host: Host) -> bool:
+        config = host.folder / "oxenstored.conf"
+        text = config.read_text() if kind == "ox" else Path(f"/proc/{host.pid}/cmdline").read_text()
+        return "quota-maxwatch = 100000" in text or "\0-W\x00100000\0" in text
+
+    assert told(start(kind))
+    assert not told(start(kind, default_quotas=True))
+
+
+def test_what_the_daemon_says_is_in_the_error(kind: Kind, start: Starter) -> None:
+    with pytest.raises(HostError, match="--nonsense"):
+        start(kind, args=["--nonsense", "extra"])
+
+
+def test_a_command_that_cannot_run(start: Starter) -> None:
+    for kind in KINDS:
+        if available(kind) is None:
+            with pytest.raises(HostError, match="no-such-program"):
+                start(kind, prefix=["no-such-program"])
+
+
+def test_a_daemon_that_never_answers(tmp_path: Path) -> None:
+    for kind in KINDS:
+        if available(kind) is None:
+            host = Host(kind, tmp_path, prefix=["sh", "-c", "exec sleep 60", "--"])
+            with pytest.raises(HostError, match=r"no answer within 0\.2 s"):
+                host.start(0.2)
+            with pytest.raises(HostError, match="is not running"):
+                _ = host.pid
+            host.close()
+
+
+def test_names_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="no such kind"):
+        Host("xapi", "/nowhere")  # type: ignore[arg-type]
+    kinds = [kind for kind in KINDS if available(kind) is None]
+    for kind in kinds[:1]:
+        with pytest.raises(HostError, match="too long"):
+            Host(kind, "/tmp/" + 30 * "long/").start()
+
+
+def test_scratch_is_a_new_folder() -> None:
+    folder = scratch()
+    try:
+        assert list(folder.iterdir()) == []
+    finally:
+        folder.rmdir()
