@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -53,7 +54,7 @@ def test_the_mode_of_an_old_pid_file_is_put_right(folder: Path) -> None:
 
 def test_a_holder_that_removes_its_file_under_our_hands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stops just now: we have opened its file, it unlinks it and lets go, we get a lock on a file without a name."""
-    path, lockf, losses = folder / "pid", claims.fcntl.lockf, 3
+    path, lockf, losses = folder / "pid", fcntl.lockf, 3
 
     def lock(fd: int, how: int) -> None:
         nonlocal losses
@@ -62,7 +63,7 @@ def test_a_holder_that_removes_its_file_under_our_hands(folder: Path, monkeypatc
             path.unlink()
         lockf(fd, how)
 
-    monkeypatch.setattr(claims.fcntl, "lockf", lock)
+    monkeypatch.setattr(fcntl, "lockf", lock)
     with hold_pid_file(str(path)):
         assert losses == 0
         assert path.read_text() == f"{os.getpid()}\n"
