@@ -274,8 +274,9 @@ def render(config: Config) -> str:
 
 
 def _toml(value: object) -> str:
-    # JSON's scalars, strings and flat lists are TOML's, all but DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # JSON's scalars, strings and flat lists are TOML's, all but DEL.  A name that is no UTF-8 cannot be said in TOML.
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return text.encode(errors="replace").decode()
 
 
 def _bare(key: str) -> str:

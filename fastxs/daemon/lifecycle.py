@@ -60,7 +60,7 @@ def in_background(config: Config) -> int:
         raise StartError(f"pid {child} is there, but {config.daemon.socket_path} does not answer; told it to stop")
     if word:
         os.waitpid(child, 0)
-        raise StartError(word.decode())
+        raise StartError(os.fsdecode(word))
     raise StartError(f"the daemon died before it was ready ({_fate(os.waitpid(child, 0)[1])})")
 
 
@@ -90,7 +90,7 @@ def _child(config: Config, writer: int) -> int:
             return 0
         if not pipe.closed:
             with suppress(OSError):
-                pipe.write(line.encode())
+                pipe.write(os.fsencode(line))
         return 1
 
 

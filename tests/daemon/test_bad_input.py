@@ -70,6 +70,11 @@ def test_a_missing_directory(fastxsd: Fastxsd, front: list[str]) -> None:
     assert os.listdir(fastxsd.folder) == ["fastxs.toml"]
 
 
+def test_a_name_that_is_not_utf_8(fastxsd: Fastxsd, front: list[str]) -> None:
+    said = refused(fastxsd, *front, "-F", os.fsdecode(b"/nonexistent\xff/pid"))
+    assert said == "cannot use /nonexistent\\udcff for the pid file: No such file or directory"
+
+
 def test_a_file_where_the_directory_should_be(fastxsd: Fastxsd, front: list[str]) -> None:
     assert (
         refused(fastxsd, *front, XENSTORED_RUNDIR="/dev/null") == "cannot use /dev/null for the socket: Not a directory"
