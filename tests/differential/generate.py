@@ -41,7 +41,8 @@ class Step(NamedTuple):
     def __str__(self) -> str:
         name = _PSEUDO.get(self.op) or op_name(self.op)
         tx = {0: "", IN_SLOT: f" tx=slot{self.slot}"}.get(self.tx, f" tx={self.tx}")
-        return f"conn {self.conn}: {name}{tx} {self.payload!r}"
+        rest = f"... {len(self.payload)} bytes" if len(self.payload) > 120 else ""
+        return f"conn {self.conn}: {name}{tx} {self.payload[:120]!r}{rest}"
 
 
 class Profile(NamedTuple):
@@ -137,6 +138,8 @@ class Generator:
             return self.rng.choice(_SPECIALS)
         if dice < 0.13:
             return self.rng.choice(_ODD_SPECIALS)
+        if dice < 0.6:
+            return self.rng.choice((b"/a", b"/a/b", b"/a/a", b"/b", b"/b/a", b"a", b"a/b", b"/local/domain/0/a", b"/"))
         return self.path()
 
     def token(self) -> bytes:

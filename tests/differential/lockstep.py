@@ -30,11 +30,13 @@ from tests.differential.generate import (
     SYNC,
     Step,
 )
-from tests.differential.rules import RULES, Rules, Said, Story, atoi, domids
+from tests.differential.rules import COMMIT_MORE, PENDING, SNAPSHOT, RULES, Rules, Said, Story, atoi, domids
 from tests.support.wire import HEADER, Op, Peer, Splitter, pack
 
 TIMEOUT_S: Final = 10.0
 SYNC_EVERY: Final = 64
+COMMIT_EVERY: Final = 8
+"""Of so many commits that the reference refuses, ours may do one."""
 _CHANGES: Final = {
     Op.WRITE, Op.MKDIR, Op.RM, Op.SET_PERMS, Op.INTRODUCE, Op.RELEASE, Op.TRANSACTION_END,
 }  # fmt: skip
@@ -156,6 +158,10 @@ class Slot:
 
     conn: int
     ids: tuple[int, int]
+    outside: bool = False
+    """Something was changed beside it, so that it may have to end with EAGAIN."""
+    parted: str = ""
+    """The first answer inside it that was not alike."""
 
 
 @dataclass
@@ -173,7 +179,10 @@ class Pair:
         self.story = Story()
         self.req_id = 0
         self.steps = 0
+        self.refused = 0
         self.slots: dict[int, Slot] = {}
+        self.recent: list[set[bytes]] = []
+        """Per connection: the events since its last reply."""
         self.used = self.story.used
         self._answers = list(self.rules.answers.items())
         self._poll = select.poll()
@@ -185,6 +194,7 @@ class Pair:
             side.wipe(self.story.held)
         self.story = Story(used=self.used)
         self.slots = {}
+        self.recent = [set() for _ in range(CONNECTIONS)]
         self._watch_links()
 
     def _watch_links(self) -> None:
@@ -225,22 +235,59 @@ class Pair:
         if starting and slot is not None:
             return ""
         ids = slot.ids if step.tx == IN_SLOT and slot else (step.tx, step.tx)
+        if slot and slot.outside and step.op == Op.TRANSACTION_END and step.payload == b"T\0" and self.rules.transactions:
+            return self._commit(step, slot)
         replies = self._exchange(step, ids)
         if isinstance(replies, str):
             return replies
-        return self._learn(step, *replies)
+        self._learn(step, *replies)
+        return ""
 
     def _exchange(self, step: Step, ids: tuple[int, int]) -> tuple[Said, Said] | str:
         """Send to both, read both until they have answered, compare; the two replies."""
         self.req_id += 1
         links = (self.a.links[step.conn], self.b.links[step.conn])
         for link, tx_id in zip(links, ids, strict=True):
-            try:
-                link.send(pack(step.op, step.payload, self.req_id, tx_id), tx_id)
-            except OSError as error:
-                raise Crash(f"{self._name(link)}: {error}") from error
-        self._await(links)
+            self._send(link, step, tx_id)
+        self._await(*links)
         return self._compare(step)
+
+    def _send(self, link: Link, step: Step, tx_id: int) -> None:
+        try:
+            link.send(pack(step.op, step.payload, self.req_id, tx_id), tx_id)
+        except OSError as error:
+            raise Crash(f"{self._name(link)}: {error}") from error
+
+    def _commit(self, step: Step, slot: Slot) -> str:
+        """The end of a transaction beside which something was changed: the reference decides.
+
+        Where it commits, everything inside has to have been alike, and the commit with its events is.  Where it refuses,
+        ours may commit; then both start anew.  As that costs a store, ours is mostly told to give up as well.
+        """
+        self.req_id += 1
+        mine, theirs = self.a.links[step.conn], self.b.links[step.conn]
+        self._send(theirs, step, slot.ids[1])
+        self._await(theirs)
+        answer = theirs.came[-1]
+        refused = answer.error == "EAGAIN"
+        if not refused and slot.parted:
+            return f"{self.b.name} commits, but inside the transaction\n{slot.parted}"
+        self.refused += refused
+        ours = step if not refused or self.refused % COMMIT_EVERY == 0 else step._replace(payload=b"F\0")
+        self._send(mine, ours, slot.ids[0])
+        self._await(mine)
+        reply = mine.came[-1] if mine.came else Said(0, 0, False, b"")
+        if refused and reply.op == Op.TRANSACTION_END:
+            if ours is step:
+                self.used[COMMIT_MORE] += 1
+                self.begin()
+                return ""
+            mine.came[-1] = answer
+        replies = self._compare(step)
+        if isinstance(replies, str):
+            return replies
+        self._learn(step, *replies)
+        return ""
 
     def _alone(self, step: Step, expected: str) -> str:
         """Ask A only, on its service connection, what must be refused."""
@@ -251,10 +298,10 @@ class Pair:
         side = self.a if link in self.a.links else self.b
         return f"{side.name} ({side.kind}), conn {side.links.index(link)}"
 
-    def _await(self, links: tuple[Link, Link]) -> None:
+    def _await(self, *links: Link) -> None:
         want = self.req_id
         deadline = time.monotonic() + TIMEOUT_S
-        while links[0].replied != want or links[1].replied != want:
+        while any(link.replied != want for link in links):
             ready = self._poll.poll(1000)
             if not ready and time.monotonic() > deadline:
                 late = [self._name(link) for link in links if link.replied != want]
@@ -270,14 +317,21 @@ class Pair:
         """Compare what came on every connection as far as both have it; the answers to `step`."""
         replies: tuple[Said, Said] | None = None
         for conn, (mine, theirs) in enumerate(zip(self.a.links, self.b.links, strict=True)):
-            ours, others = mine.came, theirs.came
+            ours, others, recent = mine.came, theirs.came, self.recent[conn]
             while ours and others:
                 one, two = ours[0], others[0]
                 if one == two or self._allowed(step, one, two):
                     ours.popleft()
                     others.popleft()
-                    if one.op != Op.WATCH_EVENT:
+                    if one.op == Op.WATCH_EVENT:
+                        recent.add(one.payload)
+                    else:
                         replies = one, two
+                        recent.clear()
+                elif self._pending_duplicate(one, recent):
+                    ours.popleft()
+                elif self._pending_duplicate(two, recent):
+                    others.popleft()
                 elif self._extra(one, self.rules.extras_ours):
                     ours.popleft()
                 elif self._extra(two, self.rules.extras_theirs):
@@ -295,7 +349,20 @@ class Pair:
             if rule(step, one, two, self.story):
                 self.used[name] += 1
                 return True
+        slot = self.slots.get(step.slot) if step.tx == IN_SLOT else None
+        if slot and slot.outside and self.rules.transactions and step.op != Op.TRANSACTION_END:
+            self.used[SNAPSHOT] += 1
+            slot.parted = slot.parted or f"  {step}\n  {self.a.name}: {show(one)}\n  {self.b.name}: {show(two)}"
+            return True
         return False
+
+    def _pending_duplicate(self, said: Said, recent: set[bytes]) -> bool:
+        """An event like one that came since this connection's last reply: a daemon may have dropped it as still pending,
+        and whether it was pending is a matter of time, in two C daemons too."""
+        if said.op != Op.WATCH_EVENT or said.payload not in recent:
+            return False
+        self.used[PENDING] += 1
+        return True
 
     def _extra(self, said: Said, rules: dict[str, Callable[[Said, Story], bool]]) -> bool:
         if said.op != Op.WATCH_EVENT:
@@ -314,11 +381,10 @@ class Pair:
             lines += [f"    {show(said)}" for said in list(came)[:8]] or ["    nothing"]
         return "\n".join(lines)
 
-    def _learn(self, step: Step, one: Said, two: Said) -> str:
+    def _learn(self, step: Step, one: Said, two: Said) -> None:
         """What the answers mean for the rest of the conversation."""
         if step.op == Op.TRANSACTION_START and one.op == two.op == Op.TRANSACTION_START and step.tx == 0:
             self.slots[step.slot] = Slot(step.conn, (_number(one.payload), _number(two.payload)))
-            self.story.outside[step.slot] = False
         elif two.op == Op.ERROR:
             if step.op == Op.TRANSACTION_END and step.tx == IN_SLOT and two.error != "EINVAL":
                 self.slots.pop(step.slot, None)
@@ -334,10 +400,8 @@ class Pair:
             domid, target = map(atoi, domids(step))
             self.story.held.setdefault(domid, set()).add(target)
         if step.op in _CHANGES and two.op != Op.ERROR and (step.tx != IN_SLOT or step.op == Op.TRANSACTION_END):
-            for slot in self.story.outside:
-                if slot != step.slot or step.tx != IN_SLOT:
-                    self.story.outside[slot] = True
-        return ""
+            for number, slot in self.slots.items():
+                slot.outside |= step.tx != IN_SLOT or number != step.slot
 
     def _forget(self, conn: int) -> None:
         for slot in [slot for slot, open_ in self.slots.items() if open_.conn == conn]:
@@ -368,6 +432,7 @@ class Pair:
     def _reopen(self, conn: int) -> None:
         for side in (self.a, self.b):
             side.reopen(conn)
+        self.recent[conn].clear()
         self._forget(conn)
         self._watch_links()
 

@@ -25,6 +25,8 @@ from tests.differential.lockstep import Crash, Difference, Pair, Side
 from tests.differential.shrink import shrink
 
 EPOCH_STEPS = 2000
+OVERLAP = Profile(slots=6, outside=0.1)
+"""Several transactions at a time; what the reference commits has to be committed with the same result."""
 
 
 class Outcome(NamedTuple):
@@ -151,6 +153,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epoch", type=int, default=0, help="begin here, to see one again")
+    parser.add_argument("--overlap", action="store_true", help="several transactions open at a time")
     parser.add_argument("--no-shrink", action="store_true")
     args = parser.parse_args()
     for kind in {args.a, args.b}:
@@ -158,7 +161,7 @@ def main() -> int:
             print(f"{kind} cannot run here: {reason}", file=sys.stderr)
             return 2
     with daemons(args.a, args.b) as both:
-        outcome = run(both, args.steps, args.seed, Profile(), args.epoch, not args.no_shrink)
+        outcome = run(both, args.steps, args.seed, OVERLAP if args.overlap else Profile(), args.epoch, not args.no_shrink)
     print(report(outcome, args.seed))
     return 1 if outcome.difference else 0
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def shrink(items: Sequence[T], fails: Callable[[Sequence[T]], bool], budget: int = 400) -> list[T]:
-    """A small sub-sequence for which `fails` still holds; at most `budget` tries.
+def shrink(items: Sequence[T], fails: Callable[[Sequence[T]], bool], budget_s: float = 60) -> list[T]:
+    """A small sub-sequence for which `fails` still holds; no new try after `budget_s` seconds.
 
-    `fails(items)` must hold.  First pieces of falling size are left out, then single items until none can go.
+    `fails(items)` must hold.  Pieces of falling size are left out from the end on (what came last mattered most, so
+    much of the front goes in large pieces), then single items until none can go.
     """
     found = list(items)
     size = max(1, len(found) // 2)
-    while budget > 0:
-        at, shorter = 0, False
-        while at < len(found) and budget > 0:
-            candidate = found[:at] + found[at + size :]
-            budget -= 1
-            if fails(candidate):
+    deadline = time.monotonic() + budget_s
+    while True:
+        end, shorter = len(found), False
+        while end > 0:
+            if time.monotonic() > deadline:
+                return found
+            candidate = found[: max(0, end - size)] + found[end:]
+            if candidate and fails(candidate):
                 found, shorter = candidate, True
-            else:
-                at += size
+            end -= size
         if size > 1:
             size = max(1, size // 2)
         elif not shorter:
-            break
-    return found
+            return found
