@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastxs.hypervisor import simxen
-from fastxs.hypervisor.host import KINDS, Host, HostError, Kind, available, scratch
+from fastxs.hypervisor.host import BINARIES, KINDS, XEN_BIN, Host, HostError, Kind, available, scratch
 from fastxs.hypervisor.simxen import build
 from fastxs.hypervisor.simxen.guests import Guests
 
@@ -115,6 +115,29 @@ def test_steady_traffic_ends_with_clean_leaves(kind: Kind, start: Starter) -> No
         assert last.startswith("4 guests,")
         assert last.endswith("0 failures")
         assert [watcher.state(domid) for domid in (1, 2, 3, 4)] == [0, 0, 0, 0]
+
+
+@pytest.mark.skipif(available("c") is not None, reason="C xenstored cannot run here")
+def test_c_s_live_update_keeps_ports_and_maps_pages_anew(start: Starter) -> None:
+    host = start("c")
+    env = {**os.environ, **host.env}
+    command = [str(simxen.SIMGUEST), "--traffic", "0", "--report", "0.2", "-n", "4"]
+    with (
+        Guests(host.env["SIMXEN_DIR"], slot=9) as watcher,
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as traffic,
+    ):
+        assert traffic.stdout
+        assert "0 failures" in traffic.stdout.readline()
+        subprocess.run(
+            [XEN_BIN / "xenstore-control", "live-update", "-t", "5", "-F", BINARIES["c"]],
+            env=env,
+            timeout=20,
+            check=True,
+        )
+        assert [watcher.mapped(domid) for domid in (1, 2, 3, 4)] == [1, 1, 1, 1]
+        assert "0 failures" in traffic.stdout.readline()
+        traffic.terminate()
+        assert traffic.wait(10) == 0
 
 
 def test_a_daemon_is_pinned(kind: Kind, start: Starter) -> None:
