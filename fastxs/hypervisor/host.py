@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -56,7 +57,8 @@ class Host:
     CPU; `prefix` is put before the command (a tracer: then `pid` is the tracer's unless it execs).
     `default_quotas` leaves the daemon's own quotas alone, which load does not fit into.
 
-    Use it as a context manager, or call `start` and, at the end, `close`.
+    Use it as a context manager, or call `start` and, at the end, `close`.  A daemon that was started by
+    the main thread ends with this process in any case.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class Host:
         for folder in (self.rundir / "log", self.rundir / "run-xen"):
             folder.mkdir(parents=True, exist_ok=True)
         self.socket.unlink(missing_ok=True)  # a dead daemon's
-        command = [*self._prefix, *self._command()]
+        command = [*_with_us(), *self._prefix, *self._command()]
         affinity = os.sched_getaffinity(0)
         with (self.folder / "stderr").open("wb") as stderr:
             try:
@@ -114,7 +116,6 @@ class Host:
                     stdin=subprocess.DEVNULL,
                     stdout=stderr,
                     stderr=stderr,
-                    process_group=0,  # Ctrl-C is for the one who started it
                 )
             except OSError as error:
                 raise HostError(f"{command[0]}: {error}") from error
@@ -251,6 +252,17 @@ class Host:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
+
+
+def _with_us() -> list[str]:
+    """A prefix that ends the daemon with this process, however that ends.
+
+    The kernel means the thread that starts it, so only the main one, which lives as long, uses it.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None or threading.current_thread() is not threading.main_thread():
+        return []
+    return [setpriv, "--pdeathsig", "KILL", "--"]
 
 
 def scratch() -> Path:

@@ -4,8 +4,11 @@ The same guests pass on all three daemons, which shows the pretend hypervisor as
 """
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,6 +118,25 @@ def test_steady_traffic_ends_with_clean_leaves(kind: Kind, start: Starter) -> No
         assert last.startswith("4 guests,")
         assert last.endswith("0 failures")
         assert [watcher.state(domid) for domid in (1, 2, 3, 4)] == [0, 0, 0, 0]
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv")
+def test_a_daemon_does_not_outlive_who_started_it(kind: Kind, tmp_path: Path) -> None:
+    text = f"""
+import sys
+from fastxs.hypervisor.host import Host
+print(Host({kind!r}, {str(tmp_path)!r}).start().pid, flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as starter:
+        assert starter.stdout
+        stat = Path(f"/proc/{int(starter.stdout.readline())}/stat")
+        starter.kill()
+    for _ in range(500):
+        if not stat.exists() or " Z " in stat.read_text():
+            return
+        time.sleep(0.01)
+    pytest.fail("it lives")
 
 
 @pytest.mark.skipif(available("c") is not None, reason="C xenstored cannot run here")
