@@ -108,6 +108,9 @@ class Transaction:
     """Every state of the tree that explains all answers so far; the last one is the one to be preferred."""
     log: list[Asked] = field(default_factory=list)
     failed: bool = False
+    """A quota was hit inside: it can only be aborted."""
+    stale: bool = False
+    """Something that was read has changed since: any of the views may answer."""
 
 
 @dataclass(eq=False)
@@ -191,7 +194,7 @@ class View:
         self.model, self.who, self.base, self.nodes, self.in_tx = model, who, nodes, nodes, in_tx
         self.touched: dict[str, Node | None] = {}
         self.fired: list[Event] = []
-        self.quotas = model.quotas_of(who.domid) if quotas and not who.privileged else {}
+        self.quotas = dict(model.quotas_of(who.domid)) if quotas and not who.privileged else {}
         self.failed = False
 
     def over(self, name: str, value: int) -> bool:
@@ -429,6 +432,8 @@ class Model:
         self.quotas = dict(QUOTAS)
         self.domains: dict[int, Domain] = {0: Domain(dict(QUOTAS), introduced=True)}
         self.connections: list[Connection] = []
+        self.seen: bytes | str | None = None
+        """What the daemon answered, where the rules leave a choice (see `Transaction.stale`)."""
         nobody = (Perm("n", 0),)
         self.nodes: Tree = {
             "/": Node(b"", nobody, ("tool",), 0),
@@ -599,24 +604,34 @@ class Model:
         gone = tuple((path, node) for path, node in before.items() if path not in view.nodes)
         return Asked(op, payload, answer, gone)
 
-    def replay(self, tx: Transaction, who: Who, *, quotas: bool = True) -> View | None:
-        """Today's tree with the transaction's requests done again, None when one is answered otherwise."""
+    def replay(self, tx: Transaction, who: Who, *, quotas: bool = True) -> tuple[View, list[bytes | str]]:
+        """Today's tree with the transaction's requests done again, and the answers that are others than then."""
         view = View(self, who, self.nodes, in_tx=True, quotas=quotas)
-        same = all(alike(asked, self.ask(view, asked.op, asked.payload)) for asked in tx.log)
-        return view if same else None
+        again = [self.ask(view, asked.op, asked.payload) for asked in tx.log]
+        return view, [new.answer for old, new in zip(tx.log, again, strict=True) if not alike(old, new)]
 
     def in_transaction(self, conn: Connection, tx: Transaction, op: Op, payload: bytes) -> bytes:
         if tx.views[-1].base is not self.nodes:
-            fresh = self.replay(tx, self.who(conn.domid))
-            if fresh is not None:
+            fresh, others = self.replay(tx, self.who(conn.domid))
+            if others:
+                tx.stale = True
+            else:
                 tx.views.append(fresh)
+        if tx.stale and self.seen == "ENOSPC" and op in (Op.WRITE, Op.MKDIR):
+            tx.failed = True
+            raise RefusedError("ENOSPC")
+        for view in tx.views if tx.stale else ():
+            view.quotas.pop("nodes", None)
         asked = [self.ask(view, op, payload) for view in tx.views]
-        tx.views = [view for view, other in zip(tx.views, asked, strict=True) if alike(other, asked[-1])]
-        tx.log.append(asked[-1])
+        chosen = asked[-1]
+        if tx.stale:
+            chosen = next((one for one in asked if one.answer == self.seen), chosen)
+        tx.views = [view for view, other in zip(tx.views, asked, strict=True) if alike(other, chosen)]
+        tx.log.append(chosen)
         tx.failed = tx.failed or tx.views[-1].failed
-        if isinstance(asked[-1].answer, str):
-            raise RefusedError(asked[-1].answer)
-        return asked[-1].answer
+        if isinstance(chosen.answer, str):
+            raise RefusedError(chosen.answer)
+        return chosen.answer
 
     def transaction_end(self, conn: Connection, payload: bytes, tx_id: int) -> bytes:
         if one(payload) not in ("T", "F"):
@@ -628,11 +643,12 @@ class Model:
             return b"OK\0"
         if tx.failed:
             raise RefusedError("ENOMEM")
-        who = self.who(conn.domid)
-        view = self.replay(tx, who, quotas=False)
-        if view is None:
-            raise RefusedError("EAGAIN")
-        if self.replay(tx, who) is None:
+        view, others = self.replay(tx, self.who(conn.domid), quotas=False)
+        _, limited = self.replay(tx, self.who(conn.domid))
+        if others:
+            ends = ["EAGAIN", "ENOSPC"] if "ENOSPC" in limited else ["EAGAIN"]
+            raise RefusedError(self.seen if isinstance(self.seen, str) and self.seen in ends else ends[0])
+        if limited:
             raise RefusedError("ENOSPC")
         self.nodes = view.nodes
         self.deliver(view.commit_events())
@@ -781,7 +797,10 @@ def below(path: str, watched: str, depth: int | None) -> bool:
     return path.startswith(stem) and (depth is None or path[len(stem) :].count("/") < depth)
 
 
-def alike(one_: Asked, other: Asked) -> bool:
-    """Whether two answers to the same request are the same."""
-    gone = [[(path, node[:3]) for path, node in asked.removed] for asked in (one_, other)]
-    return one_.answer == other.answer and sorted(gone[0]) == sorted(gone[1])
+def alike(a: Asked, b: Asked) -> bool:
+    """Whether two answers to the same request are the same; for RM, whether the same nodes went."""
+    return a.answer == b.answer and contents(a.removed) == contents(b.removed)
+
+
+def contents(removed: tuple[tuple[str, Node], ...]) -> dict[str, Node]:
+    return {path: node._replace(generation=0) for path, node in removed}
