@@ -64,7 +64,18 @@ _SPECIALS: Final = (b"@introduceDomain", b"@releaseDomain")
 _ODD_SPECIALS: Final = (b"@foo", b"@", b"@releaseDomain/1", b"@introduceDomain/2", b"@releaseDomainX")
 _UNKNOWN_OPS: Final = (15, 16, 20, 27, 28, 99, 65535, 0x80000001, 0xFFFFFFFF)
 _DOMIDS: Final = (b"0", b"1", b"2", b"3", b"4", b"7", b"32752", b"30000", b"", b" 2", b"02")
-_BAD_DOMIDS: Final = (b"x", b"9x", b"-1", b"65536", b"99999", b"0x9", b"+9", b"9 ", b"18446744073709551625", b"4294967305")
+_BAD_DOMIDS: Final = (
+    b"x", b"9x", b"-1", b"65536", b"99999", b"0x9", b"+9", b"9 ", b"4294967305", b"18446744073709551625",
+)  # fmt: skip
+_OFFSETS: Final = (
+    b"0", b"0", b"0", b"0", b"1", b"2", b"3", b"7", b"100", b"4000", b"-1", b"x", b"", b" 3", b"3x", b"99999999999",
+)  # fmt: skip
+_CONTROLS: Final = (
+    b"check\0", b"print\0hello\0", b"print\0", b"help\0", b"help\0x\0", b"no-such\0", b"quota\0", b"quota-soft\0",
+    b"check\0x\0", b"", b"\0", b"check", b"quota\x000\0", b"quota\x009\0", b"log\0bla\0", b"Check\0", b"quota\0set\0",
+    b"quota\0set\0nodes\x000\0", b"quota\0set\0nodes\0", b"quota\0set\0nodes\0x\0", b"quota\0set\0no\x009\0",
+)  # fmt: skip
+_BAD_ENDS: Final = (b"X\0", b"T", b"", b"T\0\0", b"TT\0", b"t\0")
 _BAD_PERMS: Final = (b"x0", b"n", b"n0x", b"0", b"", b"N0", b"rw0", b"n0 ", b"0n", b"n1x")
 
 
@@ -178,25 +189,21 @@ class Generator:
         return b"\0".join((domid, b"%d" % rng.randrange(9), port, *([b"more"] if rng.random() < 0.05 else []), b""))
 
     def offset(self) -> bytes:
-        rng = self.rng
-        return rng.choice((b"0", b"0", b"0", b"1", b"2", b"3", b"7", b"100", b"4000", b"-1", b"x", b"", b" 3", b"3x", b"99999999999"))
+        return self.rng.choice(_OFFSETS)
 
     def depth(self) -> bytes:
         return self.rng.choice((b"0", b"1", b"2", b"-1", b"x", b"99999999999"))
 
     def control(self) -> bytes:
-        return self.rng.choice((
-            b"check\0", b"print\0hello\0", b"print\0", b"help\0", b"help\0x\0", b"no-such\0", b"quota\0", b"quota-soft\0",
-            b"check\0x\0", b"", b"\0", b"check", b"quota\x00" b"0\0", b"quota\x00" b"9\0", b"log\0bla\0", b"Check\0",
-            b"quota\0set\0nodes\x00" b"0\0", b"quota\0set\0nodes\0", b"quota\0set\0nodes\0x\0", b"quota\0set\0no\x00" b"9\0",
-        ))  # fmt: skip
+        return self.rng.choice(_CONTROLS)
 
     def damage(self, op: int, payload: bytes) -> bytes:
         """The same payload, not well-formed any more (or, now and then, still)."""
         rng = self.rng
         if op == Op.SET_PERMS and rng.random() < 0.5:
             path = payload.split(b"\0")[0] + b"\0"
-            return path + rng.choice((b"", rng.choice(_BAD_PERMS) + b"\0", b"n0\0" + rng.choice(_BAD_PERMS) + b"\0", b"n0"))
+            bad = rng.choice(_BAD_PERMS) + b"\0"
+            return path + rng.choice((b"", bad, b"n0\0" + bad, b"n0"))
         at = rng.randrange(len(payload) + 1)
         slash = payload.find(b"/", rng.randrange(len(payload) + 1))
         end = payload.find(b"\0")
@@ -274,7 +281,7 @@ class Generator:
         if dice < 0.05:
             return Step(conn, Op.TRANSACTION_START, b"\0", IN_SLOT, slot)
         if dice < 0.15:
-            return Step(conn, Op.TRANSACTION_END, rng.choice((b"X\0", b"T", b"", b"T\0\0", b"TT\0", b"t\0")), IN_SLOT, slot)
+            return Step(conn, Op.TRANSACTION_END, rng.choice(_BAD_ENDS), IN_SLOT, slot)
         if dice < 0.18:
             return Step(rng.randrange(CONNECTIONS), Op.TRANSACTION_END, rng.choice((b"T\0", b"F\0", b"X\0")), 0)
         del self.open[slot]

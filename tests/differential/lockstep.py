@@ -30,7 +30,7 @@ from tests.differential.generate import (
     SYNC,
     Step,
 )
-from tests.differential.rules import COMMIT_MORE, PENDING, SNAPSHOT, RULES, Rules, Said, Story, atoi, domids
+from tests.differential.rules import COMMIT_MORE, PENDING, RULES, SNAPSHOT, Rules, Said, Story, atoi, domids
 from tests.support.wire import HEADER, Op, Peer, Splitter, pack
 
 TIMEOUT_S: Final = 10.0
@@ -207,7 +207,7 @@ class Pair:
         """Do all steps, then compare both trees; the first difference that no rule allows."""
         at, step = 0, Step(0, SYNC)
         try:
-            for at, step in enumerate(steps):  # noqa: B007
+            for at, step in enumerate(steps):
                 found = self.do(step)
                 if not found and at % SYNC_EVERY == SYNC_EVERY - 1:
                     found = self.sync()
@@ -235,7 +235,8 @@ class Pair:
         if starting and slot is not None:
             return ""
         ids = slot.ids if step.tx == IN_SLOT and slot else (step.tx, step.tx)
-        if slot and slot.outside and step.op == Op.TRANSACTION_END and step.payload == b"T\0" and self.rules.transactions:
+        ending = step.op == Op.TRANSACTION_END and step.payload == b"T\0"
+        if slot and slot.outside and ending and step.tx == IN_SLOT and self.rules.transactions:
             return self._commit(step, slot)
         replies = self._exchange(step, ids)
         if isinstance(replies, str):
@@ -250,6 +251,8 @@ class Pair:
         for link, tx_id in zip(links, ids, strict=True):
             self._send(link, step, tx_id)
         self._await(*links)
+        if self.rules.unordered:
+            return self._compare_unordered(step)
         return self._compare(step)
 
     def _send(self, link: Link, step: Step, tx_id: int) -> None:
@@ -261,8 +264,8 @@ class Pair:
     def _commit(self, step: Step, slot: Slot) -> str:
         """The end of a transaction beside which something was changed: the reference decides.
 
-        Where it commits, everything inside has to have been alike, and the commit with its events is.  Where it refuses,
-        ours may commit; then both start anew.  As that costs a store, ours is mostly told to give up as well.
+        Where it commits, everything inside has to have been alike, and the commit with its events is.  Where it
+        refuses, ours may commit; then both start anew.  As that costs a store, ours is mostly told to give up as well.
         """
         self.req_id += 1
         mine, theirs = self.a.links[step.conn], self.b.links[step.conn]
@@ -292,7 +295,9 @@ class Pair:
     def _alone(self, step: Step, expected: str) -> str:
         """Ask A only, on its service connection, what must be refused."""
         reply = self.a.service.call(step.op, step.payload)
-        return "" if reply.error == expected else f"{self.a.name} ({self.a.kind}), asked alone: {reply!r}, not {expected}"
+        if reply.error == expected:
+            return ""
+        return f"{self.a.name} ({self.a.kind}), asked alone: {reply!r}, not {expected}"
 
     def _name(self, link: Link) -> str:
         side = self.a if link in self.a.links else self.b
@@ -342,6 +347,31 @@ class Pair:
             return self._tell(step.conn)
         return replies
 
+    def _compare_unordered(self, step: Step) -> tuple[Said, Said] | str:
+        """The same where one of the two has events in another order: the events of one step as a set."""
+        for side in (self.a, self.b):
+            for conn, link in enumerate(side.links):
+                if conn != step.conn:
+                    link.send(pack(Op.GET_DOMAIN_PATH, b"0\0", self.req_id), 0)
+            self._await(*side.links)
+        one, two = (
+            next(said for said in side.links[step.conn].came if said.op != Op.WATCH_EVENT) for side in (self.a, self.b)
+        )
+        if one != two and not self._allowed(step, one, two):
+            return self._tell(step.conn)
+        for conn, (mine, theirs) in enumerate(zip(self.a.links, self.b.links, strict=True)):
+            ours, others = (
+                {said for said in link.came if said.op == Op.WATCH_EVENT} for link in (mine, theirs)
+            )  # fmt: skip
+            more, less = ours - others, others - ours
+            if less or not all(self._extra(said, self.rules.extras_ours) for said in more):
+                return self._tell(conn)
+            if list(mine.came) != list(theirs.came):
+                self.used[self.rules.unordered] += 1
+            mine.came.clear()
+            theirs.came.clear()
+        return one, two
+
     def _allowed(self, step: Step, one: Said, two: Said) -> bool:
         if one.op == Op.WATCH_EVENT or two.op == Op.WATCH_EVENT or one.req_id != two.req_id:
             return False
@@ -357,8 +387,8 @@ class Pair:
         return False
 
     def _pending_duplicate(self, said: Said, recent: set[bytes]) -> bool:
-        """An event like one that came since this connection's last reply: a daemon may have dropped it as still pending,
-        and whether it was pending is a matter of time, in two C daemons too."""
+        """An event like one that came since this connection's last reply: a daemon may have dropped it as still
+        pending, and whether it was pending is a matter of time, in two C daemons too."""
         if said.op != Op.WATCH_EVENT or said.payload not in recent:
             return False
         self.used[PENDING] += 1
@@ -470,6 +500,8 @@ class Pair:
     def compare_trees(self) -> str:
         """Both stores, node by node, in DIRECTORY order."""
         one, two = self.a.tree(), self.b.tree()
+        if self.rules.unordered:
+            one, two = sorted(one), sorted(two)
         for mine, theirs in zip(one, two, strict=False):
             if mine != theirs:
                 step = Step(0, Op.GET_PERMS, mine[0] + b"\0")
@@ -477,8 +509,8 @@ class Pair:
                 if (mine[0], mine[2]) != (theirs[0], theirs[2]) or not self._allowed(step, *perms):
                     return f"trees differ:\n  {self.a.name}: {mine}\n  {self.b.name}: {theirs}"
         if len(one) != len(two):
-            longer = one if len(one) > len(two) else two
-            return f"trees differ: {len(one)} and {len(two)} nodes, the first that only one has is {longer[min(len(one), len(two))]}"
+            more = max(one, two, key=len)[min(len(one), len(two))]
+            return f"trees differ: {len(one)} and {len(two)} nodes, the first that only one has is {more}"
         return ""
 
     def close(self) -> None:

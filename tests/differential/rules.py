@@ -5,7 +5,7 @@ this difference is the one that its entry describes.  Refuses to know sockets an
 
 Three shapes: an *answer* rule judges two messages that differ; an *extra* rule judges an event that only one side sent;
 an *avoid* rule names a request that the reference is not asked, because it would die of it or the two daemons' states
-would part for good; where the answer to it changes nothing, ours is asked alone and has to give the word that is expected.
+would part for good; where the answer to it changes nothing, ours is asked alone and has to give the expected word.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Rules:
     extras_theirs: dict[str, Extra] = field(default_factory=dict)
     avoids: dict[str, Avoid] = field(default_factory=dict)
     transactions: bool = False
-    """Ours may commit what the reference refuses, and may answer otherwise inside what the reference will refuse; what the
-    reference commits has to be alike throughout.  lockstep has the rules `COMMIT_MORE` and `SNAPSHOT`."""
+    """Ours may commit what the reference refuses, and may answer otherwise inside what the reference will refuse; what
+    the reference commits has to be alike throughout.  lockstep has the rules `COMMIT_MORE` and `SNAPSHOT`."""
     unordered: str = ""
     """The id that lets one request's events and its reply come in any order (empty: none does)."""
 
@@ -121,7 +121,7 @@ def domid_syntax(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
 
 
 def domid_syntax_avoid(step: Step, story: Story) -> str | None:
-    """C 4.17 reads `1x` as 1: only a domid that reads as 0 or as a domain that never exists leaves both states alike."""
+    """C 4.17 reads `1x` as 1: only what reads as 0 or as a domain that never exists leaves both states alike."""
     if step.op == Op.GET_DOMAIN_PATH:
         return None
     texts = [text for text in domids(step) if not good_domid(text)]
@@ -160,7 +160,8 @@ def special_set_perms_avoid(step: Step, story: Story) -> str | None:
 
 
 _PATH_OPS: Final = {
-    Op.DIRECTORY, Op.READ, Op.GET_PERMS, Op.WATCH, Op.UNWATCH, Op.WRITE, Op.MKDIR, Op.RM, Op.SET_PERMS, Op.DIRECTORY_PART,
+    Op.DIRECTORY, Op.READ, Op.GET_PERMS, Op.WATCH, Op.UNWATCH, Op.WRITE, Op.MKDIR, Op.RM, Op.SET_PERMS,
+    Op.DIRECTORY_PART,
 }  # fmt: skip
 
 
@@ -239,7 +240,8 @@ def generation(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
     short, long = sorted((ours.payload, theirs.payload), key=len)
     gap = abs(len(my_gen) - len(their_gen))
     short_names, long_names = (part.partition(b"\0")[2] for part in (short, long))
-    return gap > 0 and long_names.startswith(short_names) and len(short) > 4096 - 70 and len(long_names) - len(short_names) < 70
+    rest = len(long_names) - len(short_names)
+    return gap > 0 and long_names.startswith(short_names) and len(short) > 4096 - 70 and rest < 70
 
 
 FASTXS_C: Final = Rules(
@@ -284,9 +286,55 @@ C_C: Final = Rules(
     },
 )
 
+# -- oxenstored beside C xenstored 4.17: looser in most things, so only plain requests are asked ---------------------
+
+
+def ox_directory_order(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
+    return step.op == Op.DIRECTORY == ours.op and sorted(strings(ours.payload)) == sorted(strings(theirs.payload))
+
+
+def ox_words(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
+    return ours.op == theirs.op == Op.ERROR
+
+
+def ox_echo(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
+    """WATCH and UNWATCH inside a transaction are answered with tx_id 0."""
+    return step.op in (Op.WATCH, Op.UNWATCH) and (ours.op, ours.payload) == (theirs.op, theirs.payload)
+
+
+_OX_STRINGS: Final = {Op.WATCH: 2, Op.UNWATCH: 2, Op.READ: 1, Op.DIRECTORY: 1, Op.MKDIR: 1, Op.RM: 1, Op.GET_PERMS: 1}
+_OX_PATH: Final = re.compile(rb"(?!/tool|/deep|[^\0]*//)/?[a-z0-9/]*[a-z0-9]\0")
+
+
+def ox_plain(step: Step, story: Story) -> str | None:
+    """Only what both define: legal paths below `/`, owners that are domain 0, live transactions."""
+    words = strings(step.payload)
+    if step.op in (Op.TRANSACTION_START, Op.TRANSACTION_END):
+        live = step.tx < 0 or step.op == Op.TRANSACTION_START
+        return None if live and step.payload in (b"\0", b"T\0", b"F\0") else ""
+    plain = {
+        Op.WRITE: len(step.payload) < 1000,
+        Op.SET_PERMS: words[1:2] == [b"n0"] and all(re.match(rb"[nrwb][0-4]\Z", word) for word in words[1:]),
+    }.get(Op(step.op), _OX_STRINGS.get(Op(step.op)) == len(words)) if step.op in Op._value2member_map_ else False
+    return None if plain and step.tx <= 0 and _OX_PATH.match(step.payload) else ""
+
+
+def ox_below(event: Said, story: Story) -> bool:
+    """oxenstored fires watches below a removed node whether or not there was anything where they watch."""
+    return event.op == Op.WATCH_EVENT
+
+
+OX_C: Final = Rules(
+    answers={"ox-directory-order": ox_directory_order, "ox-words": ox_words, "ox-looser": ox_echo},
+    extras_ours={"ox-looser": ox_below},
+    avoids={"ox-looser": ox_plain},
+    unordered="ox-event-order",
+)
+
 RULES: Final[dict[tuple[str, str], Rules]] = {
     ("fastxs", "c"): FASTXS_C,
     ("c", "c"): C_C,
-    ("ox", "ox"): Rules(),
+    ("ox", "c"): OX_C,
+    ("ox", "ox"): Rules(avoids={"ox-looser": ox_plain}),
     ("fastxs", "fastxs"): Rules(),
 }

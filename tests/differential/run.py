@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from fastxs.hypervisor.host import Host, available, scratch
+from fastxs.hypervisor.host import KINDS, Host, Kind, available, scratch
 from fastxs.hypervisor.simxen.guests import Guests
 from tests.differential.generate import DOMAINS, Generator, Profile, Step
 from tests.differential.lockstep import Crash, Difference, Pair, Side
@@ -36,14 +36,14 @@ class Outcome(NamedTuple):
     seconds: float
     used: Counter[str]
     difference: Difference | None = None
-    conversation: list[Step] = []  # noqa: RUF012
+    conversation: Sequence[Step] = ()
     epoch: int = 0
 
 
 class Daemons:
     """Two hosts and the pair over them; `fresh()` starts both anew after a crash."""
 
-    def __init__(self, kinds: tuple[str, str], folder: Path) -> None:
+    def __init__(self, kinds: tuple[Kind, Kind], folder: Path) -> None:
         self.kinds = kinds
         self.folder = folder
         self.count = itertools.count()
@@ -61,7 +61,7 @@ class Daemons:
             hosts.append(self.stack.enter_context(Host(kind, folder)))
         self.hosts = hosts
         sides = [Side(host.kind, host.socket, name) for host, name in zip(hosts, "AB", strict=True)]
-        self.pair = Pair(*sides)
+        self.pair = Pair(sides[0], sides[1])
         self.pair.used = self.pair.story.used = self.used
         self.stack.callback(self.pair.close)
         self.toolstacks = [self.stack.enter_context(Guests(host.env["SIMXEN_DIR"])) for host in hosts]
@@ -96,7 +96,7 @@ class Daemons:
 
 
 @contextmanager
-def daemons(a: str, b: str) -> Iterator[Daemons]:
+def daemons(a: Kind, b: Kind) -> Iterator[Daemons]:
     """Both daemons of a run in a folder of their own."""
     folder = scratch()
     both = Daemons((a, b), folder)
@@ -140,7 +140,8 @@ def report(outcome: Outcome, seed: int) -> str:
         lines.append(str(outcome.difference))
     else:
         rate = outcome.steps / max(outcome.seconds, 1e-9)
-        lines.append(f"seed {seed}: {outcome.steps} steps in {outcome.seconds:.1f} s ({rate:.0f}/s), no unnamed difference")
+        time_ = f"{outcome.seconds:.1f} s ({rate:.0f}/s)"
+        lines.append(f"seed {seed}: {outcome.steps} steps in {time_}, no unnamed difference")
     lines += [f"  {count:7} x {name}" for name, count in sorted(outcome.used.items())]
     return "\n".join(lines)
 
@@ -148,8 +149,8 @@ def report(outcome: Outcome, seed: int) -> str:
 def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--a", default="fastxs", choices=("fastxs", "c", "ox"), help="the daemon that is judged")
-    parser.add_argument("--b", default="c", choices=("fastxs", "c", "ox"), help="the reference")
+    parser.add_argument("--a", default="fastxs", choices=KINDS, help="the daemon that is judged")
+    parser.add_argument("--b", default="c", choices=KINDS, help="the reference")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epoch", type=int, default=0, help="begin here, to see one again")
@@ -161,7 +162,8 @@ def main() -> int:
             print(f"{kind} cannot run here: {reason}", file=sys.stderr)
             return 2
     with daemons(args.a, args.b) as both:
-        outcome = run(both, args.steps, args.seed, OVERLAP if args.overlap else Profile(), args.epoch, not args.no_shrink)
+        profile = OVERLAP if args.overlap else Profile()
+        outcome = run(both, args.steps, args.seed, profile, args.epoch, not args.no_shrink)
     print(report(outcome, args.seed))
     return 1 if outcome.difference else 0
 

@@ -1,4 +1,4 @@
-"""The XenStore wire as a client sees it, written a second time so that the daemon's own reading of it is never its judge.
+"""The XenStore wire as a client sees it: a second reading of it, so that the daemon's own is never its judge.
 
 Owns framing (header, operations, splitting a stream into messages) and two peers with one face: `Peer` over a unix
 socket, `MemoryPeer` over an Engine's attached connection.  Refuses to know anything of `fastxs.core`, of paths, of
