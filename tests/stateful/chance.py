@@ -20,7 +20,7 @@ OPS = (
     + [Op.WRITE] * 12
     + [Op.DIRECTORY] * 4
     + [Op.MKDIR] * 3
-    + [Op.RM] * 5
+    + [Op.RM] * 3
     + [Op.GET_PERMS] * 2
     + [Op.SET_PERMS] * 5
 )
@@ -74,18 +74,18 @@ class Chance:
         domids = (0, *GUESTS, 9, ANY)
         owner = pick.choice((0, *GUESTS, 9)) if not domid or pick.random() < 0.1 else domid
         some = [pick.choice(domids) for _ in range(pick.choice((0, 0, 1, 1, 2, 3)))]
-        return "".join(f"{pick.choice('rwbn')}{one}\0" for one in (owner, *some)).encode()
+        return "".join(f"{pick.choice('rwbbbn')}{one}\0" for one in (owner, *some)).encode()
 
     def request(self, line: Line, place: int) -> Action:
         """A request on the tree, perhaps inside a transaction."""
         pick = self.random
         open_ones = list(line.conn.transactions)
         tx_id = pick.choice(open_ones) if open_ones and pick.random() < 0.6 else 0
-        if tx_id and (len(line.conn.transactions[tx_id].log) > 12 or pick.random() < 0.2):
+        if tx_id and (len(line.conn.transactions[tx_id].views[-1].log) > 12 or pick.random() < 0.2):
             return Say(place, Op.TRANSACTION_END, pick.choice((b"T\0", b"T\0", b"T\0", b"F\0")), tx_id)
         op = pick.choice(OPS)
         path = self.path(line.domid)
-        if op == Op.SET_PERMS and path in (b"/", b"/t", b"/local/domain"):
+        if op in (Op.SET_PERMS, Op.RM) and path in (b"/", b"/t", b"/local/domain"):
             path += b"/a" if path != b"/" else b"t/a"
         if op == Op.WRITE:
             return Say(place, op, path + b"\0" + pick.choice(VALUES), tx_id)
@@ -125,7 +125,7 @@ class Chance:
 
     def next(self) -> Action:
         pick = self.random
-        place = pick.choice([i for i, line in enumerate(self.pair.lines) if line is not None])
+        place = pick.choice([0, 1, *(i for i, line in enumerate(self.pair.lines) if line is not None)])
         line = self.pair.lines[place]
         assert line is not None
         kind = pick.random()

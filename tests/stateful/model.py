@@ -98,15 +98,14 @@ class Asked(NamedTuple):
     op: Op
     payload: bytes
     answer: bytes | str
-    removed: tuple[tuple[str, Node], ...]
+    removed: Tree
 
 
 @dataclass(eq=False)
 class Transaction:
     start: Tree
     views: list[View]
-    """Every state of the tree that explains all answers so far; the last one is the one to be preferred."""
-    log: list[Asked] = field(default_factory=list)
+    """Every state of the tree that explains all answers so far, each with its log; the newest is to be preferred."""
     failed: bool = False
     """A quota was hit inside: it can only be aborted."""
     stale: bool = False
@@ -194,6 +193,7 @@ class View:
         self.model, self.who, self.base, self.nodes, self.in_tx = model, who, nodes, nodes, in_tx
         self.touched: dict[str, Node | None] = {}
         self.fired: list[Event] = []
+        self.log: list[Asked] = []
         self.quotas = dict(model.quotas_of(who.domid)) if quotas and not who.privileged else {}
         self.failed = False
 
@@ -601,18 +601,20 @@ class Model:
             answer: bytes | str = TREE[op](view, payload)
         except RefusedError as refused:
             answer = refused.word
-        gone = tuple((path, node) for path, node in before.items() if path not in view.nodes)
-        return Asked(op, payload, answer, gone)
+        gone = {path: node for path, node in before.items() if path not in view.nodes}
+        view.log.append(Asked(op, payload, answer, gone))
+        return view.log[-1]
 
-    def replay(self, tx: Transaction, who: Who, *, quotas: bool = True) -> tuple[View, list[bytes | str]]:
-        """Today's tree with the transaction's requests done again, and the answers that are others than then."""
+    def replay(self, log: list[Asked], who: Who, *, quotas: bool = True) -> tuple[View, list[bytes | str]]:
+        """Today's tree with the same requests done again, and the answers that are others than they were."""
         view = View(self, who, self.nodes, in_tx=True, quotas=quotas)
-        again = [self.ask(view, asked.op, asked.payload) for asked in tx.log]
-        return view, [new.answer for old, new in zip(tx.log, again, strict=True) if not alike(old, new)]
+        again = [self.ask(view, asked.op, asked.payload) for asked in log]
+        return view, [new.answer for old, new in zip(log, again, strict=True) if not alike(old, new)]
 
     def in_transaction(self, conn: Connection, tx: Transaction, op: Op, payload: bytes) -> bytes:
+        """The newest possible view answers: today's, or any of them once something that was read has changed."""
         if tx.views[-1].base is not self.nodes:
-            fresh, others = self.replay(tx, self.who(conn.domid))
+            fresh, others = self.replay(tx.views[-1].log, self.who(conn.domid))
             if others:
                 tx.stale = True
             else:
@@ -623,15 +625,14 @@ class Model:
         for view in tx.views if tx.stale else ():
             view.quotas.pop("nodes", None)
         asked = [self.ask(view, op, payload) for view in tx.views]
-        chosen = asked[-1]
-        if tx.stale:
-            chosen = next((one for one in asked if one.answer == self.seen), chosen)
-        tx.views = [view for view, other in zip(tx.views, asked, strict=True) if alike(other, chosen)]
-        tx.log.append(chosen)
+        answers = [one.answer for one in asked]
+        answer = self.seen if tx.stale and self.seen in answers else answers[-1]
+        right = [one.answer == answer if tx.stale else alike(one, asked[-1]) for one in asked]
+        tx.views = [view for view, fits in zip(tx.views, right, strict=True) if fits]
         tx.failed = tx.failed or tx.views[-1].failed
-        if isinstance(chosen.answer, str):
-            raise RefusedError(chosen.answer)
-        return chosen.answer
+        if isinstance(answer, bytes):
+            return answer
+        raise RefusedError(answer or "")
 
     def transaction_end(self, conn: Connection, payload: bytes, tx_id: int) -> bytes:
         if one(payload) not in ("T", "F"):
@@ -643,16 +644,22 @@ class Model:
             return b"OK\0"
         if tx.failed:
             raise RefusedError("ENOMEM")
-        view, others = self.replay(tx, self.who(conn.domid), quotas=False)
-        _, limited = self.replay(tx, self.who(conn.domid))
-        if others:
-            ends = ["EAGAIN", "ENOSPC"] if "ENOSPC" in limited else ["EAGAIN"]
-            raise RefusedError(self.seen if isinstance(self.seen, str) and self.seen in ends else ends[0])
-        if limited:
-            raise RefusedError("ENOSPC")
+        ends = [self.end(view.log, self.who(conn.domid)) for view in tx.views]
+        word, view = next((end for end in ends if end[0] == self.seen), ends[-1])
+        if view is None:
+            raise RefusedError(str(word))
         self.nodes = view.nodes
         self.deliver(view.commit_events())
         return b"OK\0"
+
+    def end(self, log: list[Asked], who: Who) -> tuple[bytes | str, View | None]:
+        """How a transaction with this log ends today."""
+        view, others = self.replay(log, who, quotas=False)
+        _, limited = self.replay(log, who)
+        if others:
+            both = "ENOSPC" in limited and self.seen == "ENOSPC"
+            return "ENOSPC" if both else "EAGAIN", None
+        return ("ENOSPC", None) if limited else (b"OK\0", view)
 
     # -- domains ------------------------------------------------------------------------------------------------------
     def appear(self, domid: int) -> None:
@@ -802,5 +809,5 @@ def alike(a: Asked, b: Asked) -> bool:
     return a.answer == b.answer and contents(a.removed) == contents(b.removed)
 
 
-def contents(removed: tuple[tuple[str, Node], ...]) -> dict[str, Node]:
-    return {path: node._replace(generation=0) for path, node in removed}
+def contents(removed: Tree) -> dict[str, Node]:
+    return {path: node._replace(generation=0) for path, node in removed.items()}

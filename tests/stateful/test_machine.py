@@ -1,4 +1,4 @@
-"""The core against the model as hypothesis' state machine: rules that overlap, shrunk by hypothesis when they differ."""
+"""The core against the model as hypothesis' state machine: what differs is shrunk by hypothesis."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.stateful.pair import GUESTS, Birth, Death, Join, Leave, Limit, Pair, Release, Say
+from tests.stateful.pair import GUESTS, Action, Birth, Death, Join, Leave, Limit, Pair, Release, Say
 from tests.stateful.run import MakeEngine, core, stand_in
 from tests.support.wire import Op
 
@@ -44,7 +44,7 @@ class Conversation(RuleBasedStateMachine):
 
     @initialize()
     def settle(self) -> None:
-        for action in (
+        actions: tuple[Action, ...] = (
             Join(0),
             Join(0),
             *(Birth(domid) for domid in GUESTS),
@@ -56,7 +56,8 @@ class Conversation(RuleBasedStateMachine):
             Say(0, Op.SET_TARGET, b"2\x001\0"),
             Say(0, Op.MKDIR, b"/t\0"),
             Say(0, Op.SET_PERMS, b"/t\0b0\0"),
-        ):
+        )
+        for action in actions:
             self.pair.do(action)
 
     def conn(self, place: int) -> Connection | None:
@@ -139,13 +140,13 @@ def test_a_conversation(make: MakeEngine) -> None:
     if make is core:
         pytest.importorskip("fastxs._core", exc_type=ImportError)
 
-    class Case(Conversation.TestCase):  # type: ignore[name-defined,misc]
-        settings = settings(
+    Conversation.make = staticmethod(make)
+    run_state_machine_as_test(
+        Conversation,
+        settings=settings(
             max_examples=150 if make is core else 20,
             stateful_step_count=60,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-        )
-
-    Conversation.make = staticmethod(make)
-    Case("runTest").runTest()
+        ),
+    )
