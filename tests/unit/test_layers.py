@@ -16,20 +16,23 @@ SOURCES = sorted(path for kind in ("*.pyx", "*.pxd") for path in (ROOT / "fastxs
 # Ground floor first.  A room cimports only from rooms that stand before it.
 ROOMS = [
     "fastxs.core.model",  # the structs that all share
-    "fastxs.core.heap",  # and where they lie
     "fastxs.core.wire",
+    "fastxs.core.heap",  # where the structs lie
     "fastxs.core.paths",
     "fastxs.core.perms",
     "fastxs.core.quota",
+    "fastxs.core.trace",
     "fastxs.core.tree",
+    "fastxs.core.outbox",  # replies and events that wait for a peer
     "fastxs.core.watches",
     "fastxs.core.transactions",
     "fastxs.core.ring",
-    "fastxs.core.outbox",
     "fastxs.core.connection",
     "fastxs.core.domains",
     "fastxs.core.requests",
     "fastxs.core.journal",
+    "fastxs.core.turn",
+    "fastxs.core.check",  # looks at everything, is used by the Engine only
     "fastxs._core",
     "fastxs.hypervisor.border",  # implements the Border that the Engine knows
 ]
