@@ -1,0 +1,6 @@
+"""What other extension modules may know of the core's Python face."""
+from fastxs.core cimport model
+
+
+cdef class Border:
+    cdef model.Border c

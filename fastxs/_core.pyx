@@ -1,0 +1,438 @@
+"""The Engine: the one Python face of the core.
+
+Owns a Store and drives turns on it; translates between Python and the rooms below, never per request.
+The types are in `_core.pyi`.
+"""
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+from cpython.ref cimport Py_INCREF
+from libc.errno cimport EINVAL, EIO, errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset, strerror
+from posix.unistd cimport close
+
+from collections import namedtuple
+
+from fastxs.core cimport model
+from fastxs.core.check cimport check_store, memory_of
+from fastxs.core.connection cimport conn_close, conn_new, mark_ready, ring_attach
+from fastxs.core.domains cimport conn_reset, domain_exists, domain_know, domain_remove, domains_free, domains_init
+from fastxs.core.heap cimport buf_add, buf_free, heap_free, table_free, table_init
+from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, CONN_MORE, CONN_READY, CORE_ABI, COUNTERS, DOMIDS, KIND_MEMORY,
+                                KIND_RING, KIND_SOCKET, OPS, Q_SOFT_MEMORY, QUOTAS, SAYS, Buf, Conn, Domain, Store)
+from fastxs.core.outbox cimport out_refill, waiting
+from fastxs.core.quota cimport quota_find, quota_of
+from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL
+from fastxs.core.transactions cimport txs_drop
+from fastxs.core.tree cimport tree_free, tree_init
+from fastxs.core.turn cimport plane_add, plane_border, plane_close, plane_listen, plane_open, plane_run, turn
+from fastxs.core.watches cimport watches_init
+from fastxs.core.wire cimport error_number, error_word, op_name
+
+cdef extern from "sys/random.h" nogil:
+    ssize_t getrandom(void *buf, size_t n, unsigned int flags)
+
+ABI = CORE_ABI
+FEATURES = 15
+
+Notice = namedtuple("Notice", ("kind", "domid", "conn_id", "what", "error", "count"))
+Notice.__module__ = __name__
+
+cdef tuple KINDS = ("quota", "soft-quota", "permission", "protocol", "conflict", "collapse", "accept", "domain")
+cdef tuple CONN_KINDS = ("memory", "socket", "ring")
+cdef tuple COUNTER_NAMES = (
+    "requests", "replies", "errors", "events", "events_dropped", "events_collapsed", "commits", "conflicts", "replays",
+    "accepted", "closed", "turns", "reads", "writes", "bytes_in", "bytes_out", "waits",
+)
+cdef dict SWITCHES = {"obj": TRACE_OBJ, "io": TRACE_IO, "wrl": TRACE_WRL, "acc": TRACE_ACC, "tdb": TRACE_TDB}
+
+
+class ControlError(Exception):
+    """Raised by a CONTROL callback to answer with an error word: `ControlError("EINVAL")`."""
+
+    def __init__(self, word):
+        super().__init__(word)
+        self.word = word
+
+
+cdef class Border:
+    """The hypervisor as the Engine sees it: a table of C functions (core/model.pxd)."""
+
+
+cdef int call_control(void *engine, Conn *conn, const char *data, uint32_t n, Buf *reply) noexcept nogil:
+    with gil:
+        return (<Engine>engine).answer_control(conn, data, n, reply)
+
+
+cdef class Engine:
+    cdef Store *s               # owned; NULL once closed
+    cdef object control
+    cdef object notice
+    cdef Border border          # keeps the table alive that s.border points into
+
+    def __cinit__(self):
+        self.s = NULL
+
+    def __init__(self, *, border=None, control=None, notice=None, priv_domid=0, store_domid=0, keep_orphans=False,
+                 linger_us=2000):
+        cdef Store *s
+        cdef int error
+        cdef uint32_t i
+        if self.s != NULL:
+            raise RuntimeError("an Engine is made once")
+        if not 0 <= priv_domid < DOMIDS or not 0 <= store_domid < DOMIDS:
+            raise ValueError("a domid is between 0 and 65535")
+        self.control = control
+        self.notice = notice
+        self.border = border
+        s = self.s = <Store *>calloc(1, sizeof(Store))
+        if s == NULL:
+            raise MemoryError
+        s.epoll_fd = s.listen_fd = s.wake_fd = s.timer_fd = s.trace_fd = -1
+        if getrandom(&s.secret, sizeof(s.secret), 0) != sizeof(s.secret):
+            raise OSError(errno, "no random key for the tables")
+        s.priv_domid = priv_domid
+        s.store_domid = store_domid
+        s.keep_orphans = keep_orphans
+        s.linger_ns = <uint64_t>linger_us * 1000
+        s.engine = <void *>self
+        s.control = call_control
+        for i in range(QUOTAS):
+            s.limit[i] = quota_of(i).value
+        error = self.build()
+        if error:
+            raise OSError(error, strerror(error).decode())
+
+    cdef int build(self):
+        cdef Store *s = self.s
+        cdef int error = 0
+        error = table_init(&s.nodes) or table_init(&s.ghosts) or table_init(&s.wnodes) or table_init(&s.watches) \
+            or table_init(&s.events) or table_init(&s.perms) or table_init(&s.tnodes)
+        error = error or domains_init(s) or tree_init(s) or watches_init(s) or plane_open(s)
+        if not error and self.border is not None:
+            s.border = &self.border.c
+            error = plane_border(s) or self.join_dom0()
+        return error
+
+    cdef int join_dom0(self):
+        """The ring of dom0's own kernel comes first; binding and one notify wake it (SPEC 2.3)."""
+        cdef Store *s = self.s
+        cdef Domain *d = s.domain[s.store_domid]
+        cdef Conn *conn
+        cdef int error
+        if s.border.own_ring == NULL:
+            return 0
+        conn = conn_new(s, KIND_RING, -1, s.store_domid)
+        if conn == NULL:
+            raise MemoryError
+        error = ring_attach(s, conn, d, 0)
+        if error:
+            conn_close(s, conn)
+            return error
+        d.conn = conn
+        turn(s)
+        return 0
+
+    def __dealloc__(self):
+        self.shut()
+
+    cdef void shut(self) noexcept:
+        cdef Store *s = self.s
+        if s == NULL:
+            return
+        self.s = NULL
+        plane_close(s)
+        tree_free(s)
+        domains_free(s)
+        table_free(&s.nodes)
+        table_free(&s.ghosts)
+        table_free(&s.wnodes)
+        table_free(&s.watches)
+        table_free(&s.events)
+        table_free(&s.perms)
+        table_free(&s.tnodes)
+        heap_free(s)
+        buf_free(&s.scratch)
+        buf_free(&s.text)
+        buf_free(&s.trace)
+        free(s.match)
+        free(s.steps)
+        free(s)
+
+    cdef Store *store(self) except NULL:
+        if self.s == NULL:
+            raise ValueError("this Engine is closed")
+        return self.s
+
+    def close(self):
+        self.shut()
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def fileno(self):
+        return self.store().epoll_fd
+
+    def turn(self):
+        cdef Store *s = self.store()
+        with nogil:
+            plane_run(s)
+        if s.says:
+            self.tell()
+
+    cdef int tell(self) except -1:
+        cdef Store *s = self.s
+        cdef uint32_t i
+        lines = []
+        for i in range(s.says):
+            lines.append(Notice(
+                KINDS[s.say[i].kind], s.say[i].domid, s.say[i].conn, s.say[i].what[:s.say[i].what_len],
+                error_word(<int>s.say[i].error).decode() if s.say[i].error else "", s.say[i].count))
+        s.says = 0
+        if self.notice is not None:
+            self.notice(lines)
+        return 0
+
+    cdef int answer_control(self, Conn *conn, const char *data, uint32_t n, Buf *reply) noexcept:
+        """errno, or 0 and the reply's bytes."""
+        cdef bytes payload = data[:n]
+        cdef bytes answer
+        if not payload.endswith(b"\0") or self.control is None:
+            return EINVAL
+        try:
+            answer = self.control(conn.serial, conn.domid, payload[:n - 1].split(b"\0"))
+            return buf_add(reply, PyBytes_AsString(answer), <uint32_t>len(answer))
+        except ControlError as refusal:
+            return error_number(refusal.word.encode()) or EINVAL
+        except BaseException:
+            import sys
+            sys.excepthook(*sys.exc_info())
+            return EIO
+
+    # -- connections ------------------------------------------------------------------------
+
+    def listen(self, int fd):
+        cdef int error = plane_listen(self.store(), fd)
+        if error:
+            raise OSError(error, "cannot watch the listening socket: " + strerror(error).decode())
+
+    def unlisten(self):
+        cdef Store *s = self.store()
+        if s.listen_fd >= 0:
+            close(s.listen_fd)
+            s.listen_fd = -1
+
+    def adopt(self, int fd):
+        cdef Store *s = self.store()
+        cdef Conn *conn = conn_new(s, KIND_SOCKET, fd, s.store_domid)
+        cdef int error
+        if conn == NULL:
+            raise MemoryError
+        error = plane_add(s, conn)
+        if error:
+            conn.fd = -1                        # still the caller's
+            conn_close(s, conn)
+            raise OSError(error, "cannot watch descriptor %d: %s" % (fd, strerror(error).decode()))
+        return conn.serial
+
+    def attach(self, uint32_t domid):
+        cdef Store *s = self.store()
+        cdef Domain *d = domain_know(s, domid)
+        cdef Conn *conn
+        if d == NULL:
+            raise LookupError("domain %d does not exist: pretend(%d, True) first" % (domid, domid))
+        if d.conn != NULL and domid != s.priv_domid:
+            raise ValueError("domain %d is attached already" % domid)
+        conn = conn_new(s, KIND_MEMORY, -1, domid)
+        if conn == NULL:
+            raise MemoryError
+        if domid != s.priv_domid:
+            d.conn = conn
+        return conn.serial
+
+    cdef Conn *find(self, uint32_t serial) except NULL:
+        cdef Store *s = self.store()
+        cdef uint32_t i
+        for i in range(s.conns):
+            if s.conn[i] != NULL and s.conn[i].serial == serial:
+                return s.conn[i]
+        raise LookupError("no connection %d" % serial)
+
+    cdef Conn *memory_peer(self, uint32_t serial) except NULL:
+        cdef Conn *conn = self.find(serial)
+        if conn.kind != KIND_MEMORY:
+            raise ValueError("connection %d is not in memory" % serial)
+        return conn
+
+    def feed(self, uint32_t conn_id, const uint8_t[::1] data):
+        cdef Store *s = self.store()
+        cdef Conn *conn = self.memory_peer(conn_id)
+        if conn.flags & CONN_IGNORED:
+            return
+        if data.shape[0] and buf_add(&conn.inp, &data[0], <uint32_t>data.shape[0]):
+            raise MemoryError
+        mark_ready(s, conn)
+        self.settle()
+
+    cdef int settle(self) except -1:
+        """Turns until nobody is ready (peers whose outbox is full are not)."""
+        cdef Store *s = self.s
+        cdef uint64_t before
+        with nogil:
+            while s.ready_first != NULL or s.dirty != NULL:
+                before = s.counter[0]
+                turn(s)
+                if s.counter[0] == before and s.dirty == NULL:
+                    break
+        if s.says:
+            self.tell()
+        return 0
+
+    def take(self, uint32_t conn_id):
+        cdef Store *s = self.store()
+        cdef Conn *conn = self.memory_peer(conn_id)
+        cdef Buf *out = &conn.out
+        pieces = []
+        while waiting(conn) or conn.pending:
+            out_refill(s, conn)
+            pieces.append(PyBytes_FromStringAndSize(out.data + out.pos, waiting(conn)))
+            out.pos = out.len = 0
+            if conn.inp.len:                    # requests that waited for room
+                mark_ready(s, conn)
+                self.settle()
+        return b"".join(pieces)
+
+    def disconnect(self, uint32_t conn_id):
+        cdef Store *s = self.store()
+        cdef Conn *conn = self.find(conn_id)
+        conn.flags |= CONN_DEAD
+        mark_ready(s, conn)
+        self.settle()
+
+    def connections(self):
+        cdef Store *s = self.store()
+        cdef uint32_t i
+        cdef Conn *c
+        found = []
+        for i in range(s.conns):
+            c = s.conn[i]
+            if c != NULL:
+                found.append({
+                    "id": c.serial, "kind": CONN_KINDS[c.kind], "domid": c.domid, "fd": c.fd, "watches": c.watches,
+                    "transactions": c.txs, "out_bytes": waiting(c), "pending": c.pending, "in_bytes": c.inp.len,
+                    "requests": c.requests, "ignored": int(c.flags & CONN_IGNORED != 0),
+                })
+        return found
+
+    # -- domains ------------------------------------------------------------------------------
+
+    def pretend(self, uint32_t domid, bint exists):
+        cdef Store *s = self.store()
+        if s.border != NULL:
+            raise RuntimeError("a hypervisor says which domains exist")
+        if domid >= DOMIDS or domid == s.priv_domid:
+            raise ValueError("domain %d cannot be pretended" % domid)
+        if exists:
+            s.pretend[domid >> 3] |= 1 << (domid & 7)
+            return
+        s.pretend[domid >> 3] &= ~(1 << (domid & 7))
+        if s.domain[domid] != NULL:
+            domain_remove(s, s.domain[domid], True)
+            self.settle()
+
+    def domains(self):
+        cdef Store *s = self.store()
+        cdef uint32_t i
+        cdef Domain *d
+        found = []
+        for i in range(DOMIDS):
+            d = s.domain[i]
+            if d != NULL:
+                found.append({"domid": d.domid, "introduced": int(d.introduced), "target": d.target,
+                              "features": d.features, "unique_id": d.unique_id, "shutdown": int(d.shutdown)})
+        return found
+
+    # -- quotas ---------------------------------------------------------------------------------
+
+    @staticmethod
+    def quota_names():
+        return tuple([quota_of(i).name.decode() for i in range(QUOTAS)])
+
+    @staticmethod
+    def quota_text(str name):
+        return quota_of(item_of(name)).text.decode()
+
+    cdef uint32_t *limits(self, object domid) except NULL:
+        cdef Store *s = self.store()
+        cdef Domain *d
+        if domid is None:
+            return s.limit
+        d = domain_know(s, domid)
+        if d == NULL:
+            raise LookupError("no domain %d" % domid)
+        return d.limit
+
+    def get_quota(self, str name, domid=None):
+        return self.limits(domid)[item_of(name)]
+
+    def set_quota(self, str name, value, domid=None):
+        cdef int item = item_of(name)
+        if not 0 <= value < 2**31 or (quota_of(item).cap and value > quota_of(item).cap):
+            raise ValueError("%s cannot be %s" % (name, value))
+        self.limits(domid)[item] = value
+
+    def accounts(self, uint32_t domid):
+        cdef Store *s = self.store()
+        cdef Domain *d = s.domain[domid] if domid < DOMIDS else NULL
+        if d == NULL:
+            raise LookupError("no domain %d" % domid)
+        return {quota_of(i).name.decode(): (d.now[i], d.high[i]) for i in range(QUOTAS)}
+
+    def highest_accounts(self, bint reset=False):
+        cdef Store *s = self.store()
+        cdef int i
+        found = {quota_of(i).name.decode(): s.high[i] for i in range(QUOTAS)}
+        if reset:
+            for i in range(QUOTAS):
+                s.high[i] = 0
+        return found
+
+    # -- looking inside -----------------------------------------------------------------------------
+
+    def check(self):
+        cdef list faults = []
+        check_store(self.store(), faults)
+        return faults
+
+    def counters(self):
+        cdef Store *s = self.store()
+        found = {COUNTER_NAMES[i]: s.counter[i] for i in range(COUNTERS)}
+        found.update(nodes=s.nodes.count, watches=s.watches.count, connections=s.conn_count, domains=s.domains,
+                     held=s.ghosts.count)
+        return found
+
+    def operations(self):
+        cdef Store *s = self.store()
+        return {op_name(i).decode(): s.op[i] for i in range(OPS) if i not in (15, 16, 20)}
+
+    def memory(self):
+        return memory_of(self.store())
+
+    # -- tracing ------------------------------------------------------------------------------------
+
+    def trace(self, fd, switches=("obj", "io")):
+        cdef Store *s = self.store()
+        s.trace_on = 0
+        s.trace_fd = -1 if fd is None else fd
+        if fd is not None:
+            for name in switches:
+                if name not in SWITCHES:
+                    raise ValueError("no trace switch %r: there are %s" % (name, " ".join(SWITCHES)))
+                s.trace_on |= <uint32_t>SWITCHES[name]
+
+
+cdef int item_of(str name) except -1:
+    cdef bytes text = name.encode()
+    cdef int item = quota_find(text, <uint32_t>len(text))
+    if item < 0:
+        raise KeyError(name)
+    return item

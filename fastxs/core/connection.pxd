@@ -1,0 +1,21 @@
+"""Connections: a peer's input and output, over a socket, a ring, or memory."""
+from libc.stdint cimport uint32_t
+
+from fastxs.core.model cimport Conn, Domain, Store
+
+# A new connection of a domain; owns `fd` (or -1).  NULL: no memory, and `fd` is still the caller's.
+cdef Conn *conn_new(Store *s, uint32_t kind, int fd, uint32_t domid) noexcept nogil
+# Watches, transactions, buffers, descriptor and the struct itself go.  It must stand in no list.
+cdef void conn_close(Store *s, Conn *conn) noexcept nogil
+cdef void mark_ready(Store *s, Conn *conn) noexcept nogil
+
+# Bytes of the peer into `out`, at most `room`: how many; 0: none now; clears CONN_MORE, sets CONN_EOF.
+cdef uint32_t conn_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept nogil
+# Send what waits; sets CONN_FULL where the peer takes no more, CONN_DEAD where it is gone.
+cdef void conn_write(Store *s, Conn *conn) noexcept nogil
+# The peer broke the protocol: a socket is closed, a ring is ignored from now on (SPEC 1.1, 2.2).
+cdef void conn_refuse(Store *s, Conn *conn, const char *why) noexcept nogil
+
+# Map and bind a domain's ring to its connection (again: bind only, and begin anew); 0 or errno.
+cdef int ring_attach(Store *s, Conn *conn, Domain *d, uint32_t remote_port) noexcept nogil
+cdef void ring_detach(Store *s, Conn *conn) noexcept nogil

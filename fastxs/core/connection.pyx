@@ -1,0 +1,320 @@
+"""Connections.
+
+Owns the table of connections, their descriptors and buffers, and the differences between a socket, a
+ring and a peer in memory: how bytes come (`conn_read`), how they go (`conn_write`), and what happens
+to a peer that breaks the protocol (`conn_refuse`).  Refuses to know what the bytes mean.
+"""
+from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOMEM, errno
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memmove, strlen
+from posix.unistd cimport close
+
+from fastxs.core.heap cimport buf_free, buf_room
+from fastxs.core.model cimport (C_BYTES_IN, C_BYTES_OUT, C_CLOSED, CONN_DEAD, CONN_EOF, CONN_FULL, CONN_HUP,
+                                CONN_IGNORED, CONN_MORE, CONN_READY, KIND_MEMORY, KIND_RING, KIND_SOCKET, SAY_PROTOCOL,
+                                Conn, Domain, Store)
+from fastxs.core.outbox cimport mark_dirty, out_refill, waiting
+from fastxs.core.quota cimport say
+from fastxs.core.ring cimport (RING_INDEX, RING_PROTO, Page, ring_copy_in, ring_copy_out, ring_fail, ring_publish,
+                               ring_readable, ring_start, ring_writable)
+from fastxs.core.transactions cimport txs_drop
+from fastxs.core.watches cimport watches_drop
+
+cdef extern from "sys/socket.h" nogil:
+    enum:
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+    ssize_t recv(int fd, void *buf, size_t n, int flags)
+    ssize_t send(int fd, const void *buf, size_t n, int flags)
+
+cdef enum:
+    KEEP_OUT = 8192             # a drained output buffer up to this size is kept for the next reply
+
+
+# ---- the table -------------------------------------------------------------------------------------
+
+cdef bint more_room(Store *s) noexcept nogil:
+    cdef uint32_t cap = s.conn_cap * 2 if s.conn_cap else 64
+    cdef void *p = realloc(s.conn, <size_t>cap * sizeof(Conn *))
+    if p == NULL:
+        return False
+    s.conn = <Conn **>p
+    p = realloc(s.conn_free, <size_t>cap * sizeof(uint32_t))
+    if p == NULL:
+        return False
+    s.conn_free = <uint32_t *>p
+    s.conn_cap = cap
+    return True
+
+
+cdef Conn *conn_new(Store *s, uint32_t kind, int fd, uint32_t domid) noexcept nogil:
+    cdef Conn *conn
+    if s.conn_frees == 0 and s.conns == s.conn_cap and not more_room(s):
+        return NULL
+    conn = <Conn *>calloc(1, sizeof(Conn))
+    if conn == NULL:
+        return NULL
+    if s.conn_frees:
+        s.conn_frees -= 1
+        conn.index = s.conn_free[s.conn_frees]
+    else:
+        conn.index = s.conns
+        s.conns += 1
+    s.conn[conn.index] = conn
+    s.conn_count += 1
+    s.next_serial += 1
+    conn.serial = s.next_serial
+    conn.kind = kind
+    conn.fd = fd
+    conn.domid = domid
+    conn.privileged = domid == s.priv_domid or kind == KIND_SOCKET
+    # Sockets stand for the store's own domain and are accounted to nobody (SPEC part 5).
+    if not conn.privileged or kind == KIND_RING:
+        conn.domain = s.domain[domid]
+    return conn
+
+
+cdef void conn_close(Store *s, Conn *conn) noexcept nogil:
+    watches_drop(s, conn)
+    txs_drop(s, conn)
+    if conn.page != NULL:
+        ring_detach(s, conn)
+    if conn.domain != NULL and conn.domain.conn == conn:
+        conn.domain.conn = NULL
+    if conn.fd >= 0:
+        close(conn.fd)
+    buf_free(&conn.inp)
+    buf_free(&conn.out)
+    s.conn[conn.index] = NULL
+    s.conn_free[s.conn_frees] = conn.index
+    s.conn_frees += 1
+    s.conn_count -= 1
+    s.counter[C_CLOSED] += 1
+    free(conn)
+
+
+cdef void mark_ready(Store *s, Conn *conn) noexcept nogil:
+    if conn.flags & CONN_READY:
+        return
+    conn.flags |= CONN_READY
+    conn.ready_next = NULL
+    if s.ready_last != NULL:
+        s.ready_last.ready_next = conn
+    else:
+        s.ready_first = conn
+    s.ready_last = conn
+
+
+cdef void conn_refuse(Store *s, Conn *conn, const char *why) noexcept nogil:
+    say(s, SAY_PROTOCOL, conn.domain, conn.serial, why, <uint32_t>strlen(why), 0)
+    if conn.kind == KIND_SOCKET:
+        conn.flags |= CONN_DEAD
+    else:                                       # the domain lives: only its real death may end it (XSA-325)
+        watches_drop(s, conn)
+        txs_drop(s, conn)
+        conn.inp.len = conn.inp.pos = 0
+        conn.out.len = conn.out.pos = 0
+        conn.flags |= CONN_IGNORED
+        if conn.page != NULL:
+            ring_fail(<Page *>conn.page, RING_PROTO)
+    mark_dirty(s, conn)
+
+
+# ---- reading ---------------------------------------------------------------------------------------
+
+cdef uint32_t conn_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept nogil:
+    cdef ssize_t n
+    if conn.kind == KIND_RING:
+        return ring_read(s, conn, out, room)
+    if conn.kind == KIND_MEMORY:
+        conn.flags &= ~CONN_MORE
+        return 0
+    n = recv(conn.fd, out, room, MSG_DONTWAIT)
+    while n < 0 and errno == EINTR:
+        n = recv(conn.fd, out, room, MSG_DONTWAIT)
+    if n <= 0:
+        conn.flags &= ~CONN_MORE
+        if n == 0 or errno != EAGAIN:
+            conn.flags |= CONN_EOF
+        return 0
+    if <uint32_t>n < room and not conn.flags & CONN_HUP:
+        conn.flags &= ~CONN_MORE                # a short read emptied it; the next byte is a new edge
+    s.counter[C_BYTES_IN] += <uint32_t>n
+    return <uint32_t>n
+
+
+cdef uint32_t ring_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept nogil:
+    cdef Page *page = <Page *>conn.page
+    cdef int n
+    conn.flags &= ~CONN_MORE
+    if page == NULL:
+        return 0
+    n = ring_readable(page, conn.req_cons)
+    if n < 0:
+        conn_refuse(s, conn, b"impossible request index")
+        ring_fail(page, RING_INDEX)
+        return 0
+    if n == 0:
+        return 0
+    if <uint32_t>n > room:
+        n = <int>room
+        conn.flags |= CONN_MORE
+    ring_copy_in(page, conn.req_cons, out, <uint32_t>n)
+    conn.req_cons += <uint32_t>n
+    conn.notify = True
+    mark_dirty(s, conn)
+    s.counter[C_BYTES_IN] += <uint32_t>n
+    return <uint32_t>n
+
+
+# ---- writing ---------------------------------------------------------------------------------------
+
+cdef void drained(Store *s, Conn *conn) noexcept nogil:
+    """All bytes are out: forget them, go on reading the peer."""
+    conn.out.pos = conn.out.len = 0
+    if conn.out.cap > KEEP_OUT:
+        buf_free(&conn.out)
+    if conn.flags & CONN_FULL:
+        conn.flags &= ~CONN_FULL
+        conn.flags |= CONN_MORE
+        mark_ready(s, conn)
+
+
+cdef void socket_write(Store *s, Conn *conn) noexcept nogil:
+    cdef ssize_t n
+    while True:
+        if conn.pending:
+            out_refill(s, conn)
+        if waiting(conn) == 0:
+            break
+        n = send(conn.fd, conn.out.data + conn.out.pos, waiting(conn), MSG_DONTWAIT | MSG_NOSIGNAL)
+        if n < 0 and errno == EINTR:
+            continue
+        if n < 0 and errno == EAGAIN:
+            conn.flags |= CONN_FULL             # the Engine arms EPOLLOUT
+            squeeze(conn)
+            return
+        if n < 0:
+            conn.flags |= CONN_DEAD
+            return
+        conn.out.pos += <uint32_t>n
+        s.counter[C_BYTES_OUT] += <uint32_t>n
+        if waiting(conn) == 0:
+            conn.out.pos = conn.out.len = 0
+    drained(s, conn)
+
+
+cdef void squeeze(Conn *conn) noexcept nogil:
+    """What was sent leaves the buffer, so that a slow peer's does not grow."""
+    if conn.out.pos > 32768:
+        memmove(conn.out.data, conn.out.data + conn.out.pos, waiting(conn))
+        conn.out.len -= conn.out.pos
+        conn.out.pos = 0
+
+
+cdef void ring_write(Store *s, Conn *conn) noexcept nogil:
+    cdef Page *page = <Page *>conn.page
+    cdef int room
+    cdef uint32_t n
+    if page == NULL:
+        return
+    while True:
+        if conn.pending:
+            out_refill(s, conn)
+        n = waiting(conn)
+        if n == 0:
+            drained(s, conn)
+            break
+        room = ring_writable(page, conn.rsp_prod)
+        if room < 0:
+            conn_refuse(s, conn, b"impossible response index")
+            ring_fail(page, RING_INDEX)
+            break
+        if room == 0:
+            conn.flags |= CONN_FULL             # the guest notifies when it has taken some
+            squeeze(conn)
+            break
+        if n > <uint32_t>room:
+            n = <uint32_t>room
+        ring_copy_out(page, conn.rsp_prod, conn.out.data + conn.out.pos, n)
+        conn.rsp_prod += n
+        conn.out.pos += n
+        conn.notify = True
+        s.counter[C_BYTES_OUT] += n
+    if conn.notify:
+        conn.notify = False
+        ring_publish(page, conn.req_cons, conn.rsp_prod)
+        s.border.notify(s.border.self, conn.port)
+        # The guest may have made room between our look and its sleep: then it does not notify again.
+        if conn.flags & CONN_FULL and ring_writable(page, conn.rsp_prod) > 0:
+            mark_dirty(s, conn)
+
+
+cdef void conn_write(Store *s, Conn *conn) noexcept nogil:
+    if conn.kind == KIND_SOCKET:
+        socket_write(s, conn)
+    elif conn.kind == KIND_RING:
+        ring_write(s, conn)
+
+
+# ---- rings come and go --------------------------------------------------------------------------------
+
+cdef bint port_table(Store *s, uint32_t port) noexcept nogil:
+    cdef uint32_t cap = s.port_cap if s.port_cap else 1024
+    cdef uint32_t *p
+    if port < s.port_cap:
+        return True
+    while cap <= port:
+        cap *= 2
+    p = <uint32_t *>realloc(s.port_conn, <size_t>cap * sizeof(uint32_t))
+    if p == NULL:
+        return False
+    while s.port_cap < cap:
+        p[s.port_cap] = 0
+        s.port_cap += 1
+    s.port_conn = p
+    return True
+
+
+cdef int ring_attach(Store *s, Conn *conn, Domain *d, uint32_t remote_port) noexcept nogil:
+    cdef uint32_t port = 0
+    cdef int error
+    if conn.page == NULL:
+        if d.domid == s.store_domid:
+            error = s.border.own_ring(s.border.self, &conn.page, &remote_port)
+        else:
+            error = s.border.map_ring(s.border.self, d.domid, &conn.page)
+        if error:
+            conn.page = NULL
+            return error
+    if conn.port:
+        s.border.unbind(s.border.self, conn.port)
+        s.port_conn[conn.port] = 0
+        conn.port = 0
+    error = s.border.bind(s.border.self, d.domid, remote_port, &port)
+    if not error and not port_table(s, port):
+        s.border.unbind(s.border.self, port)
+        error = ENOMEM
+    if error:
+        return error
+    conn.port = port
+    s.port_conn[port] = conn.index + 1
+    conn.req_cons = conn.rsp_prod = 0
+    ring_start(<Page *>conn.page, d.features)
+    conn.flags |= CONN_MORE
+    conn.notify = True                          # a guest that waits to be connected is woken (SPEC 2.2)
+    mark_ready(s, conn)
+    mark_dirty(s, conn)
+    return 0
+
+
+cdef void ring_detach(Store *s, Conn *conn) noexcept nogil:
+    """Unmap at once: a mapped grant keeps a dead domain a zombie (SPEC 2.4)."""
+    if conn.port:
+        s.port_conn[conn.port] = 0
+        s.border.unbind(s.border.self, conn.port)
+        conn.port = 0
+    if conn.page != NULL:
+        s.border.unmap_ring(s.border.self, conn.domid, conn.page)
+        conn.page = NULL

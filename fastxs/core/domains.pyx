@@ -1,0 +1,240 @@
+"""Domains.
+
+Owns the table domid -> Domain and what introducing, shutting down, releasing and dying do to it:
+a domain's death takes its nodes, its entries in others' permission lists, its watches and its
+transactions along, at the cost of those (SPEC 3.7), so that the next domain with its domid meets
+nothing of it (XSA-322).  Refuses to know requests; the hypervisor is seen through model.Border.
+"""
+from libc.errno cimport EINVAL, ENOMEM
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from fastxs.core.heap cimport at
+from fastxs.core.connection cimport conn_close, conn_new, ring_attach, ring_detach
+from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, KIND_MEMORY, KIND_RING, QUOTAS, Ace, Buf, Conn, DomState, Domain,
+                                Perms, Store, handle)
+from fastxs.core.outbox cimport mark_dirty
+from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_forget, perms_intern
+from fastxs.core.transactions cimport txs_drop
+from fastxs.core.tree cimport node_at, reclaim, tree_path, tree_remove, tree_set_perms
+from fastxs.core.watches cimport fire_removed, fire_special, watches_drop
+from fastxs.core.wire cimport FEATURE_DOMID_ANY, FEATURE_ERROR, FEATURE_RECONNECTION, FEATURE_WATCHDEPTH
+
+cdef enum:
+    FEATURES = FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCHDEPTH | FEATURE_DOMID_ANY
+    EXISTS = 1                  # DomState.state
+    SHUTDOWN = 2
+    DYING = 4
+    DEAD = 8
+
+
+cdef bint domain_exists(Store *s, uint32_t domid, DomState *state) noexcept nogil:
+    memset(state, 0, sizeof(DomState))
+    state.domid = domid
+    if domid >= DOMIDS:
+        return False
+    if s.border != NULL:
+        return s.border.exists(s.border.self, domid, state) == 0 and state.state & EXISTS and not state.state & DEAD
+    if s.pretend[domid >> 3] & (1 << (domid & 7)):
+        state.state = EXISTS
+    return state.state != 0
+
+
+cdef Domain *domain_alloc(Store *s, uint32_t domid, uint64_t unique_id) noexcept nogil:
+    cdef Domain *d = <Domain *>calloc(1, sizeof(Domain))
+    if d == NULL:
+        return NULL
+    d.domid = domid
+    d.target = -1
+    d.features = FEATURES
+    d.unique_id = unique_id
+    memcpy(d.limit, s.limit, sizeof(s.limit))
+    s.domain[domid] = d
+    s.domains += 1
+    return d
+
+
+cdef Domain *domain_know(Store *s, uint32_t domid) noexcept nogil:
+    cdef DomState state
+    if domid >= DOMIDS:
+        return NULL
+    if s.domain[domid] != NULL:
+        return s.domain[domid]
+    if not domain_exists(s, domid, &state):
+        return NULL
+    return domain_alloc(s, domid, state.unique_id)
+
+
+cdef int domains_init(Store *s) noexcept nogil:
+    """The privileged domain and the store's own are there without being introduced by anybody."""
+    cdef Domain *d = domain_alloc(s, s.priv_domid, 0)
+    if d == NULL:
+        return ENOMEM
+    d.introduced = True
+    s.pretend[s.priv_domid >> 3] |= 1 << (s.priv_domid & 7)
+    if s.store_domid != s.priv_domid:
+        d = domain_alloc(s, s.store_domid, 0)
+        if d == NULL:
+            return ENOMEM
+        d.introduced = True
+        s.pretend[s.store_domid >> 3] |= 1 << (s.store_domid & 7)
+    return 0
+
+
+cdef void domains_free(Store *s) noexcept nogil:
+    cdef uint32_t i
+    for i in range(DOMIDS):
+        free(s.domain[i])
+        s.domain[i] = NULL
+
+
+cdef void conn_reset(Store *s, Conn *conn) noexcept nogil:
+    watches_drop(s, conn)
+    txs_drop(s, conn)
+    conn.inp.pos = conn.inp.len = 0
+    conn.out.pos = conn.out.len = 0
+    conn.eagains = 0
+
+
+cdef int domain_introduce(Store *s, uint32_t domid, uint32_t port) noexcept nogil:
+    """First time: map the ring, bind the channel, tell watchers.  Again: bind anew, start anew (SPEC 2.4)."""
+    cdef Domain *d = domain_know(s, domid)
+    cdef Conn *conn
+    cdef int error = 0
+    if d == NULL:
+        return EINVAL                           # what mapping the grant of nobody comes to
+    conn = d.conn
+    if d.introduced and conn != NULL:
+        conn_reset(s, conn)
+        conn.flags &= ~CONN_IGNORED             # a ring that broke the rules may begin again
+        return ring_attach(s, conn, d, port) if conn.kind == KIND_RING else 0
+    if s.border != NULL and conn == NULL and domid != s.store_domid:
+        conn = conn_new(s, KIND_RING, -1, domid)
+        if conn == NULL:
+            return ENOMEM
+        error = ring_attach(s, conn, d, port)
+        if error:
+            conn_close(s, conn)
+            return error
+        d.conn = conn
+    if not d.introduced:
+        d.introduced = True
+        fire_special(s, b"@introduceDomain", 16, -1)
+        fire_special(s, b"@introduceDomain", 16, <int32_t>domid)
+    return 0
+
+
+cdef void reown(Store *s, handle node, uint32_t heir) noexcept nogil:
+    cdef handle old = node_at(s, node).perms, new
+    cdef uint32_t count = (<Perms *>at(s, old)).count
+    cdef Ace *list = <Ace *>calloc(count, sizeof(Ace))
+    if list == NULL:
+        return
+    memcpy(list, aces(s, old), count * sizeof(Ace))
+    list[0].domid = heir
+    new = perms_intern(s, list, count)
+    free(list)
+    if new and tree_set_perms(s, node, new):
+        perms_drop(s, new)
+
+
+cdef void drop_nodes(Store *s, Domain *d) noexcept nogil:
+    """Its nodes go, each with all below it (XSA-419); `/` and the specials cannot go and fall to the privileged domain."""
+    cdef handle h, up, top
+    while reclaim(s, 1 << 20):                  # so that only what stands in the tree is on the list
+        pass
+    while d.nodes:
+        h = d.nodes
+        if h == s.root or node_at(s, h).parent == s.specials or s.keep_orphans:
+            reown(s, h, s.priv_domid)
+            if d.nodes == h:                    # no memory
+                return
+            continue
+        top = up = h                            # the highest of its nodes above this one: one removal for all
+        while up != s.root and up != s.specials:
+            if owner_of(s, node_at(s, up).perms) == d.domid:
+                top = up
+            up = node_at(s, up).parent
+        s.scratch.len = 0
+        if tree_path(s, top, &s.scratch):
+            return
+        fire_removed(s, s.scratch.data, s.scratch.len, top)
+        tree_remove(s, top)
+        while reclaim(s, 1 << 20):
+            pass
+
+
+cdef void domain_remove(Store *s, Domain *d, bint plain) noexcept nogil:
+    cdef uint32_t domid = d.domid, i
+    cdef bint introduced = d.introduced
+    cdef Conn *conn = d.conn
+    if conn != NULL:                            # first its own watches: it gets no events of its own death
+        conn_reset(s, conn)
+        conn.domain = NULL
+        if conn.kind == KIND_RING:
+            ring_detach(s, conn)
+            conn.flags |= CONN_DEAD
+        else:
+            conn.flags |= CONN_IGNORED
+        mark_dirty(s, conn)
+        d.conn = NULL
+    drop_nodes(s, d)
+    perms_forget(s, d, s.priv_domid)
+    if d.target >= 0 and s.domain[d.target] != NULL:
+        s.domain[d.target].targeted -= 1
+    if d.targeted:                              # somebody's target: few domains ever are (XSA-233)
+        for i in range(DOMIDS):
+            if s.domain[i] != NULL and s.domain[i].target == <int32_t>domid:
+                s.domain[i].target = -1
+    free(d)
+    s.domain[domid] = NULL
+    s.domains -= 1
+    if introduced:
+        if plain:
+            fire_special(s, b"@releaseDomain", 14, -1)
+        fire_special(s, b"@releaseDomain", 14, <int32_t>domid)
+
+
+cdef void domain_shut(Store *s, Domain *d) noexcept nogil:
+    d.shutdown = True
+    fire_special(s, b"@releaseDomain", 14, <int32_t>d.domid)
+
+
+cdef bint look_at(Store *s, Domain *d, const DomState *state) noexcept nogil:
+    """What a state means for a known domain; True: the plain @releaseDomain is due."""
+    if d.domid == s.priv_domid or d.domid == s.store_domid:
+        return False
+    if not state.state & EXISTS or state.state & DEAD or (state.unique_id and d.unique_id and
+                                                          state.unique_id != d.unique_id):
+        domain_remove(s, d, True)
+        return False
+    if state.state & DYING and state.unique_id == 0:
+        domain_remove(s, d, True)               # before Xen 4.21 dying is all that is told (SPEC 2.4)
+        return False
+    if state.state & SHUTDOWN and not d.shutdown and d.introduced:
+        domain_shut(s, d)
+        return True
+    return False
+
+
+cdef void domains_check(Store *s) noexcept nogil:
+    cdef DomState state
+    cdef bint due = False
+    cdef int more = 0
+    cdef uint32_t i
+    if s.border == NULL:
+        return
+    while True:
+        more = s.border.changed(s.border.self, &state)
+        if more != 1:
+            break
+        if state.domid < DOMIDS and s.domain[state.domid] != NULL:
+            due |= look_at(s, s.domain[state.domid], &state)
+    if more < 0:                                # the border cannot tell what changed: ask of each that is known
+        for i in range(DOMIDS):
+            if s.domain[i] != NULL:
+                domain_exists(s, i, &state)
+                due |= look_at(s, s.domain[i], &state)
+    if due:
+        fire_special(s, b"@releaseDomain", 14, -1)

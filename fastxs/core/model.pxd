@@ -1,0 +1,505 @@
+"""The data model on one page: every struct that rooms share, and who owns what a pointer or handle names.
+
+Everything small lives in one heap and is named by a 32-bit `handle` (units of 8 bytes, 0 is none):
+half a pointer's size, so that a node is one cache line.  `heap.at` turns a handle into an address,
+which stays valid until that handle is freed.  Every list is intrusive; every index has one owner.
+Tables hold structs that begin with {hash, chain}.
+"""
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+ctypedef uint32_t handle
+
+cdef enum:
+    CORE_ABI = 1                # checked by every room at import (see `_core`)
+
+    CHUNK_SHIFT = 18            # a heap chunk is 2^18 units of 8 bytes: 2 MiB
+    CHUNKS = 16384              # 32 GiB
+    HEAP_CLASSES = 80
+    SEGMENTS = 8192             # of SEGMENT buckets each: 33 million, then chains grow
+    SEGMENT = 4096
+
+    PAYLOAD_MAX = 4096
+    HEADER = 16
+    DOMIDS = 65536
+    DOMID_SELF = 0x7FF0
+    DOMID_ANY = 0x7FF5          # r32757 in `@releaseDomain`'s default (SPEC 1.5)
+    NONE32 = 0xFFFFFFFF
+    WINDOW = 65536 + 8192       # one read, behind what was left of the last one
+    READ_MAX = 65536
+    PORTS_MAX = 4096
+
+# ---- heap and tables -------------------------------------------------------------------------
+
+cdef struct Heap:
+    char *chunk[CHUNKS]         # owned; mmap of 2 MiB each
+    uint32_t chunks
+    uint32_t top                # next free unit of the last chunk
+    handle free[HEAP_CLASSES]   # free lists, the next handle in each item's first word
+    uint64_t used[HEAP_CLASSES] # items handed out
+    uint64_t used_bytes
+
+cdef struct Item:               # how a struct in a table begins
+    uint32_t hash
+    handle chain                # next in the bucket
+
+cdef struct Table:
+    handle *segment[SEGMENTS]   # owned; calloc of SEGMENT buckets each
+    uint32_t buckets            # in use; grows one at a time (linear hashing), so nothing ever stops to rehash
+    uint32_t level              # the power of two at or below `buckets`
+    uint32_t count
+
+cdef struct Buf:                # a growing run of bytes; data[pos:len] is what waits
+    char *data                  # owned; malloc
+    uint32_t pos
+    uint32_t len
+    uint32_t cap
+
+# ---- the tree ------------------------------------------------------------------------------
+
+cdef enum:
+    NODE_SPECIAL = 1            # `@...`
+    NODE_GHOST = 2              # left the tree; a snapshot may still see it
+    NODE_UNCHARGED = 4          # no longer counted to its owner
+
+cdef struct Node:               # 64 bytes: one cache line
+    uint32_t hash               # of (parent, name)
+    handle chain
+    handle parent               # not owned
+    handle prev                 # siblings, oldest first
+    handle next
+    handle mine_prev            # nodes of the same owner
+    handle mine_next
+    handle perms                # shared, counted: Perms
+    handle old                  # owned: youngest superseded version that a snapshot can see
+    handle kids                 # owned: Kids; 0 while it never had a child
+    handle blob                 # owned: Blob, name and value
+    uint32_t flags
+    uint64_t gen                # stamp of the last change of value or permissions
+    uint64_t birth              # stamp of creation; siblings are in order of birth
+
+cdef struct Blob:               # followed by name and value, no NULs
+    uint16_t name_len
+    uint16_t value_len
+
+cdef struct Kids:
+    handle first                # owned through the tree
+    handle last
+    uint32_t count
+    uint32_t bytes              # of all names, a NUL each: the size of DIRECTORY's answer
+    handle ghosts               # owned: Ghost of children that left while a snapshot was open
+    uint32_t pad
+    uint64_t gen                # stamp of the last child added or removed
+
+cdef struct Held:               # what a snapshot keeps alive: an old version or a ghost
+    uint32_t hash               # ghosts only: in the ghost table under (parent, name)
+    handle chain
+    handle node
+    handle older                # versions: next older one of that node; ghosts: next ghost of that parent
+    handle newer                # and back
+    handle prev                 # in the snapshot's list
+    handle next
+    uint32_t is_ghost
+    uint32_t bytes              # charged to the holder
+    View *holder
+    uint64_t start              # seen by snapshots in [start, end)
+    uint64_t end
+    handle blob                 # versions: owned
+    handle perms                # versions: counted
+
+# ---- permissions ---------------------------------------------------------------------------
+
+cdef enum:
+    RIGHT_READ = 1
+    RIGHT_WRITE = 2
+    RIGHT_OWNER = 4
+    ACE_STALE = 1               # names a domain that did not exist when it was set (XSA-322, XSA-417)
+    ACE_LINKED = 2              # stands in its domain's chain
+
+cdef struct Ace:
+    uint32_t domid
+    uint8_t rights
+    uint8_t flags
+    uint16_t place              # its index in the list
+    handle prev                 # the lists that name this domid next to this one: Perms and index
+    handle next
+    uint32_t prev_place
+    uint32_t next_place
+
+cdef struct Perms:              # followed by `room` Ace, `count` of them used; shared by all nodes with the same list
+    uint32_t hash
+    handle chain
+    uint32_t refs
+    uint16_t count
+    uint16_t room
+
+# ---- domains, quotas ------------------------------------------------------------------------
+
+cdef enum:                      # accounts and their quotas, in the order that CONTROL prints them
+    Q_NODES
+    Q_WATCHES
+    Q_TRANSACTIONS
+    Q_OUTSTANDING
+    Q_TX_NODES
+    Q_MEMORY
+    Q_NODE_SIZE
+    Q_PATH
+    Q_PERMS
+    Q_SOFT_MEMORY
+    QUOTAS
+
+cdef enum:                      # reasons to write a line; each rate-limited per domain
+    SAY_QUOTA
+    SAY_SOFT
+    SAY_PERMISSION
+    SAY_PROTOCOL
+    SAY_CONFLICT
+    SAY_COLLAPSE
+    SAY_ACCEPT
+    SAY_DOMAIN
+    SAYS
+
+cdef struct Domain:             # owned by Store.domain[domid]; there while the domain exists and is known
+    uint32_t domid
+    bint introduced
+    bint shutdown               # seen; @releaseDomain was fired for it
+    uint32_t features
+    int32_t target              # -1: none
+    handle nodes                # Node list by mine_next
+    handle aces                 # first Perms that names it in an entry that is not stale; 0: none
+    uint32_t aces_place         # and that entry's index
+    uint64_t unique_id
+    Conn *conn                  # the ring's connection, or NULL; owned by Store.conn
+    uint32_t targeted           # how many domains have this one as target
+    int64_t now[QUOTAS]
+    int64_t high[QUOTAS]
+    uint32_t limit[QUOTAS]
+    uint64_t said_ns[SAYS]
+    uint32_t unsaid[SAYS]
+
+# ---- watches --------------------------------------------------------------------------------
+
+cdef struct WNode:              # a component of a watched path; followed by the name
+    uint32_t hash               # of (parent, name)
+    handle chain
+    handle parent
+    handle child                # children, newest first
+    handle prev
+    handle next
+    handle first                # Watch list, oldest first
+    handle last
+    uint16_t name_len
+
+cdef enum:
+    WATCH_RELATIVE = 1
+    WATCH_SPECIAL = 2
+    WATCH_COLLAPSED = 4         # its one pending event stands for all
+
+cdef struct Watch:              # followed by the token
+    uint32_t hash               # of (connection, wnode, token)
+    handle chain
+    handle wnode
+    handle prev                 # on the same path, oldest first
+    handle next
+    handle conn_prev            # of the same connection, oldest first
+    handle conn_next
+    uint32_t conn               # Store.conn index
+    handle pending              # Event list by same_next
+    int16_t depth               # -1: none given
+    uint16_t flags
+    uint64_t seq                # order of registration
+    uint16_t token_len
+
+cdef struct Event:              # waits for a peer whose output is full; followed by the path as the peer sees it
+    uint32_t hash               # of (watch, path)
+    handle chain
+    handle watch
+    handle prev                 # of the connection, in order
+    handle next
+    handle same_prev            # of the watch
+    handle same_next
+    uint16_t path_len
+
+# ---- transactions ------------------------------------------------------------------------------
+
+cdef enum:
+    T_EXISTS = 1
+    T_CUT = 2                   # removed in this transaction: what the snapshot has below is hidden
+    T_BORN = 4                  # in its parent's `born` list: created, or created anew, here
+    T_SEEN = 8                  # counted as accessed
+    T_FIRE = 16                 # an event for every watch at or above
+    T_EXACT = 32                # an event for watches exactly here
+    T_WRITTEN = 64              # `value` holds its value
+
+cdef struct TNode:              # one path as a transaction sees it; followed by the name
+    uint32_t hash               # of (parent TNode, name)
+    handle chain
+    handle up                   # parent TNode
+    handle next                 # in order of first access
+    handle also                 # all of the view's
+    handle base                 # Node in the snapshot; kept alive by it
+    handle perms                # counted; 0: the base's
+    handle value                # owned: Blob without a name, if T_WRITTEN
+    uint32_t flags
+    handle born_first           # children created here, in order
+    handle born_last
+    handle born_prev            # place in the parent's list
+    handle born_next
+    uint32_t changes            # how often its child list changed here
+    uint32_t epoch              # Tx.epoch when `logged` was set
+    uint16_t logged             # reads of this path that are in the log already
+    uint16_t name_len
+
+cdef struct LogEntry:           # followed by `len` payload bytes, padded to 8
+    uint16_t op
+    uint16_t error
+    uint32_t len
+    uint64_t answer             # digest of the reply
+
+cdef struct Count:              # how many nodes a view adds to a domain
+    uint32_t domid
+    int32_t nodes
+
+cdef enum:
+    VIEW_LOST = 1               # held more than its owner may, or memory ran out: the snapshot is gone
+    VIEW_KEEP = 2               # something was removed or its permissions changed: events need the old ones
+
+cdef struct View:               # a snapshot and, over it, one transaction's own changes; owned by its Tx
+    Conn *conn
+    uint32_t flags
+    bint open                   # stands in Store's list of snapshots
+    uint64_t stamp              # the snapshot: what was true after change number `stamp`
+    View *older                 # snapshots by stamp
+    View *newer
+    handle held                 # Held list; owned
+    uint64_t held_bytes
+    uint64_t held_limit         # 0: none
+    uint64_t bytes              # of TNodes, charged to the owner
+    handle all                  # TNodes by `also`; owned
+    handle seen_first           # those accessed, in order of first access
+    handle seen_last
+    handle root                 # the TNode of `/`
+    handle special              # the TNode above the `@` nodes
+    uint32_t seen
+    uint32_t epoch              # counts its writes
+    uint64_t finger             # of what the last RM removed
+    Count *counts               # owned; malloc
+    uint32_t n_counts
+    uint32_t cap_counts
+
+cdef enum:
+    TX_FAILED = 1               # a quota or memory ended it: END answers ENOMEM (SPEC 4)
+    TX_DOOMED = 2               # lost its snapshot: END answers EAGAIN
+    TX_STALE = 4                # its snapshot could not move forward; only END tries again
+
+cdef struct Tx:                 # owned by its connection's list
+    Tx *next
+    Conn *conn
+    uint32_t id
+    uint32_t flags
+    View *view                  # owned; NULL until the first access
+    Buf log                     # owned: LogEntry of every access
+
+# ---- connections -------------------------------------------------------------------------------
+
+cdef enum:
+    KIND_MEMORY
+    KIND_SOCKET
+    KIND_RING
+
+cdef enum:
+    CONN_READY = 1              # in the ready list
+    CONN_DIRTY = 2              # in the dirty list
+    CONN_FULL = 4               # the last write left something: not read until it drains
+    CONN_EOF = 8                # the peer closed; serve what is there, then go
+    CONN_DEAD = 16              # to be closed at the turn's end
+    CONN_IGNORED = 32           # a ring that broke the rules: answered no more
+    CONN_HUP = 64               # epoll said so: read until the end
+    CONN_WANTOUT = 128          # EPOLLOUT is armed
+    CONN_MORE = 256             # there may be more to read
+
+cdef struct Cursor:             # where the last DIRECTORY_PART stopped, so that the next one need not count
+    handle node
+    handle child
+    uint32_t offset             # of `child`'s first byte
+    uint64_t gen
+
+cdef struct Conn:               # owned by Store.conn[index]
+    uint32_t index
+    uint32_t serial             # differs for every connection; the id that Python and the logs use
+    uint32_t kind
+    uint32_t flags
+    uint32_t domid
+    bint privileged
+    int fd                      # owned (sockets)
+    Domain *domain              # NULL for sockets and memory peers of unknown domains
+    Conn *ready_next
+    Conn *dirty_next
+    Buf inp                     # taken from the peer, not yet a whole request
+    Buf out                     # replies and events, in order
+    handle pend_first           # Event list: only while `out` is full
+    handle pend_last
+    uint32_t pending
+    uint32_t watches
+    handle watch_first
+    handle watch_last
+    Tx *tx
+    uint32_t txs
+    uint32_t next_tx_id
+    uint32_t eagains            # in a row
+    Cursor cursor
+    uint64_t requests
+    # ring only
+    char *page                  # mapped guest page; owned by the border, unmapped through it
+    uint32_t port               # local event channel port
+    uint32_t req_cons           # our two indices; the page only gets copies, a guest cannot move them
+    uint32_t rsp_prod
+    bint notify                 # they moved in this turn: publish and notify
+
+# ---- the hypervisor as the core sees it; filled by fastxs.hypervisor.border ----------------------
+
+cdef struct DomState:
+    uint32_t domid
+    uint32_t state              # bits: 1 exists, 2 shutdown, 4 dying, 8 dead
+    uint64_t unique_id          # 0: not known
+
+cdef struct Border:
+    void *self                  # the border's own; not touched here
+    int evtchn_fd               # readable when `pending` has ports
+    int virq_port               # the local port of VIRQ_DOM_EXC
+    # All return 0 or a positive errno unless said otherwise.
+    int (*exists)(void *self, uint32_t domid, DomState *state) noexcept nogil
+    int (*own_ring)(void *self, char **page, uint32_t *port) noexcept nogil # the ring of dom0's kernel
+    int (*map_ring)(void *self, uint32_t domid, char **page) noexcept nogil
+    void (*unmap_ring)(void *self, uint32_t domid, char *page) noexcept nogil
+    int (*bind)(void *self, uint32_t domid, uint32_t remote, uint32_t *port) noexcept nogil
+    void (*unbind)(void *self, uint32_t port) noexcept nogil
+    void (*notify)(void *self, uint32_t port) noexcept nogil
+    int (*pending)(void *self, uint32_t *ports, int room) noexcept nogil    # how many
+    void (*unmask)(void *self, const uint32_t *ports, int count) noexcept nogil
+    int (*changed)(void *self, DomState *state) noexcept nogil              # 1: one more, 0: none, -1: scan instead
+
+# ---- the store: everything there is --------------------------------------------------------------
+
+cdef struct Say:                # a line for the log, handed to Python at the turn's end
+    uint32_t kind
+    uint32_t domid
+    uint32_t conn
+    uint32_t error
+    uint32_t count
+    uint32_t what_len
+    char what[256]
+
+cdef struct Match:              # a watch that an event may go to
+    handle watch
+    uint32_t level              # components in its path
+    uint64_t seq
+
+cdef struct Step:               # scratch of the walk over what is watched below a removed node
+    handle wnode
+    handle node
+    uint32_t above              # index of the parent's step
+    uint32_t size               # steps in its subtree
+    uint64_t order
+
+cdef enum:
+    C_REQUESTS
+    C_REPLIES
+    C_ERRORS
+    C_EVENTS
+    C_EVENTS_DROPPED
+    C_EVENTS_COLLAPSED
+    C_COMMITS
+    C_CONFLICTS
+    C_REPLAYS
+    C_ACCEPTED
+    C_CLOSED
+    C_TURNS
+    C_READS
+    C_WRITES
+    C_BYTES_IN
+    C_BYTES_OUT
+    C_WAITS
+    COUNTERS
+
+cdef enum:
+    OPS = 27                    # operation numbers; the last ones are 26 and the one that counts all unknown
+
+cdef struct Reclaim:            # a subtree that left the tree, to be given back in slices
+    Reclaim *next
+    handle root
+    handle at                   # where the walk stands
+    bint keep                   # a snapshot may still see it: only uncharge
+
+cdef struct Store:
+    Heap heap
+    Table nodes
+    Table ghosts
+    Table wnodes
+    Table watches
+    Table events
+    Table perms
+    Table tnodes
+    uint64_t secret             # keys the hash: guests choose the names
+    uint64_t stamp              # number of the last change
+    handle root
+    handle specials             # the hidden parent of the `@` nodes
+    handle wroot
+    handle wspecials
+    uint64_t watch_seq
+    View *newest                # snapshots, by stamp
+    View *oldest
+    Reclaim *reclaim_first      # owned
+    Reclaim *reclaim_last
+    Domain *domain[DOMIDS]      # owned
+    uint32_t domains
+    uint32_t priv_domid
+    uint32_t store_domid
+    bint keep_orphans
+    uint32_t limit[QUOTAS]      # for domains to come
+    int64_t high[QUOTAS]
+    uint8_t pretend[DOMIDS / 8]  # without a border: which domains exist
+    Border *border              # not owned; NULL: none
+    # connections
+    Conn **conn                 # owned; by index
+    uint32_t conns
+    uint32_t conn_cap
+    uint32_t conn_count
+    uint32_t *conn_free         # owned; indices to use again
+    uint32_t conn_frees
+    uint32_t next_serial
+    int epoll_fd                # the Engine's set; -1: peers in memory only
+    int listen_fd
+    bint deaf                   # no descriptors left: not accepting until a connection closes
+    int wake_fd                 # eventfd in the set: work is carried over
+    int timer_fd                # in the set: time to let the loop run
+    uint64_t linger_ns
+    uint64_t left_ns            # when the last stay in the set ended
+    uint32_t *ports             # owned; PORTS_MAX: taken in this turn, to be unmasked at its end
+    uint32_t port_count
+    Conn *ready_first
+    Conn *ready_last
+    Conn *dirty
+    uint32_t *port_conn         # owned; local port -> conn index + 1
+    uint32_t port_cap
+    # scratch; owned
+    char *window                # what one peer sent: WINDOW bytes
+    Buf scratch                 # a path made absolute
+    Buf text                    # replies in the making
+    Match *match
+    uint32_t match_cap
+    Step *steps
+    uint32_t step_cap
+    bint quiet                  # a commit applies its log: changes fire nothing
+    bint replaying              # a transaction's log is done again: nothing is logged
+    uint64_t now_ns             # read once a turn
+    uint64_t counter[COUNTERS]
+    uint64_t op[OPS]
+    Say say[32]
+    uint32_t says
+    # upwards: filled by the rooms that know (see `_core`)
+    void *engine
+    int (*control)(void *engine, Conn *conn, const char *data, uint32_t n, Buf *reply) noexcept nogil
+    # tracing
+    int trace_fd                # -1: none
+    uint32_t trace_on
+    Buf trace

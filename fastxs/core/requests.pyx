@@ -1,0 +1,1016 @@
+"""Requests.
+
+Owns the operation table, the order of checks and the error of every refusal (SPEC 1.2 to 1.6), and
+doing a transaction's log again.  Each operation is one function (Store, Req) -> errno; 0 means that
+it has replied.  Refuses to know connections' kinds and how nodes are kept.
+
+Order of checks: unknown type ENOSYS, privilege EACCES, transaction ENOENT, then the operation's own.
+"""
+from libc.errno cimport (E2BIG, EACCES, EAGAIN, EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM)
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free, strtol, strtoul
+from libc.string cimport memchr, memcpy, memset, strlen
+
+from fastxs.core.domains cimport domain_exists, domain_introduce, domain_know, domain_remove
+from fastxs.core.heap cimport at, buf_add, buf_room, fx_hash
+from fastxs.core.model cimport (ACE_STALE, C_COMMITS, C_CONFLICTS, C_ERRORS, C_REPLAYS, C_REPLIES, C_REQUESTS,
+                                DOMID_ANY, DOMID_SELF, DOMIDS, OPS, PAYLOAD_MAX, Q_MEMORY, Q_NODE_SIZE, Q_NODES,
+                                Q_PATH, Q_PERMS, Q_SOFT_MEMORY, Q_TRANSACTIONS, Q_WATCHES, QUOTAS, RIGHT_OWNER,
+                                RIGHT_READ, RIGHT_WRITE, SAY_CONFLICT, SAY_PERMISSION, SAY_QUOTA, TX_DOOMED,
+                                TX_FAILED, TX_STALE, VIEW_KEEP, VIEW_LOST, Ace, Blob, Buf, Conn, Cursor, DomState,
+                                Domain, Kids, LogEntry, Perms, Store, Tx, View, handle)
+from fastxs.core.outbox cimport out_event, out_message
+from fastxs.core.paths cimport Path, component_end, path_base, path_home_len, path_is_legal
+from fastxs.core.perms cimport (aces, conn_rights, owner_of, perm_format, perm_parse, perms_drop, perms_hold,
+                                perms_intern)
+from fastxs.core.quota cimport quota_allows, quota_find, quota_fits, quota_of, say
+from fastxs.core.trace cimport trace_message
+from fastxs.core.transactions cimport (Spot, tx_end, tx_find, tx_log, tx_new, txs_drop, view_above_perms, view_count,
+                                       view_create, view_find, view_fire, view_free, view_generation, view_list,
+                                       view_list_size, view_logged, view_moved, view_new, view_perms, view_remove,
+                                       view_set_perms, view_set_value, view_value)
+from fastxs.core.tree cimport blob_of, kids_of, name_of, node_at, reclaim, snapshot_close
+from fastxs.core.watches cimport fire, fire_removed, watch_add, watch_remove, watch_there, watches_drop
+from fastxs.core.wire cimport *
+
+ctypedef int (*Handler)(Store *, Req *) noexcept nogil
+
+cdef enum:
+    FLAG_PRIV = 1               # only the privileged domain and sockets
+    FLAG_TX = 2                 # works on what its transaction sees; done again at commit
+    FLAG_NOTID = 4              # does not look at tx_id at all (XSA-115)
+    FLAG_WRITE = 8              # changes nodes
+    RECLAIM_NOW = 4096          # nodes given back within the request that removed them
+    RECLAIM_SLICE = 64          # and with each later one, while there are more
+
+cdef struct Operation:
+    Handler handler
+    uint32_t flags
+
+
+# ---- replying --------------------------------------------------------------------------------------
+
+cdef uint64_t digest(Store *s, const char *data, uint32_t n) noexcept nogil:
+    return <uint64_t>fx_hash(s.secret, n, data, n) << 32 | fx_hash(~s.secret, n, data, n)
+
+
+cdef int reply(Store *s, Req *r, const char *data, uint32_t n) noexcept nogil:
+    """Always 0, so that a handler ends with it."""
+    if r.tx != NULL:
+        r.answer = digest(s, data, n)
+    if not s.replaying:
+        out_message(s, r.conn, r.type, r.req_id, r.tx_id, data, n)
+    return 0
+
+
+cdef inline int ok(Store *s, Req *r) noexcept nogil:
+    return reply(s, r, b"OK", 3)
+
+
+cdef int reply_number(Store *s, Req *r, const char *form, uint32_t value) noexcept nogil:
+    cdef char[32] text
+    return reply(s, r, text, <uint32_t>snprintf(text, 32, form, value) + 1)
+
+
+# ---- reading a payload -------------------------------------------------------------------------------
+
+cdef bint one_string(Req *r) noexcept nogil:
+    """Exactly one NUL, at the very end (SPEC 1.2)."""
+    return r.len > 0 and memchr(r.data, 0, r.len) == <const void *>(r.data + r.len - 1)
+
+
+cdef uint32_t strings(Req *r, const char **out, uint32_t room) noexcept nogil:
+    """The payload's NUL-terminated strings, at most `room` of them; how many there are in all."""
+    cdef uint32_t i = 0, count = 0
+    cdef const char *end
+    while i < r.len:
+        end = <const char *>memchr(r.data + i, 0, r.len - i)
+        if end == NULL:
+            break
+        if count < room:
+            out[count] = r.data + i
+        count += 1
+        i = <uint32_t>(end - r.data) + 1
+    return count
+
+
+cdef bint all_strings(Req *r) noexcept nogil:
+    return r.len > 0 and r.data[r.len - 1] == 0
+
+
+cdef int number(const char *text, uint32_t largest, uint32_t *value) noexcept nogil:
+    """As C reads domids: base 10, leading blanks, the whole string, empty is 0."""
+    cdef char *end = NULL
+    cdef unsigned long v = strtoul(text, &end, 10)
+    cdef uint32_t i = 0
+    while text[i] == c' ':
+        i += 1
+    if end[0] != 0 or v > largest or text[i] == c'-':
+        return EINVAL
+    value[0] = <uint32_t>v
+    return 0
+
+
+# ---- naming a node -----------------------------------------------------------------------------------
+
+cdef int canonical(Store *s, Req *r, const char *p, uint32_t n, bint specials, Path *out) noexcept nogil:
+    """A legal path in absolute form: the request's own bytes, or made in scratch.  0, EINVAL or ENOMEM."""
+    cdef char[32] base
+    cdef uint32_t size, counted
+    if not path_is_legal(p, n, specials):
+        return EINVAL
+    out.p = p
+    out.len = n
+    out.special = p[0] == c'@'
+    out.relative = p[0] != c'/' and p[0] != c'@'
+    if out.relative:
+        size = path_base(r.conn.domid, base)
+        s.scratch.len = 0
+        if buf_add(&s.scratch, base, size) or buf_add(&s.scratch, p, n):
+            return ENOMEM
+        out.p = s.scratch.data
+        out.len = s.scratch.len
+    if r.conn.domain != NULL:                   # sockets have no limit but the payload (SPEC 1.4)
+        counted = out.len - path_home_len(out.p, out.len)
+        if not quota_fits(s, r.conn.domain, Q_PATH, counted):
+            return EINVAL
+    return 0
+
+
+cdef void denied(Store *s, Req *r, Path *path) noexcept nogil:
+    if not s.replaying:
+        say(s, SAY_PERMISSION, r.conn.domain, r.conn.serial, path.p, path.len, EACCES)
+
+
+cdef int over(Store *s, Req *r, uint32_t item, int error) noexcept nogil:
+    """A quota refuses; within a transaction that dooms it (SPEC 4).  Returns `error`."""
+    if r.tx != NULL and not s.replaying:
+        r.tx.flags |= TX_FAILED
+    if not s.replaying:
+        say(s, SAY_QUOTA, r.conn.domain, r.conn.serial, quota_of(item).name, <uint32_t>strlen(quota_of(item).name),
+            error)
+    return error
+
+
+cdef int locate(Store *s, Req *r, const char *p, uint32_t n, uint32_t need, bint specials, Path *path,
+                Spot *spot) noexcept nogil:
+    """Find what a path names and check the rights that the operation needs.
+
+    0: there, and allowed.  ENOENT: missing, and the nearest existing ancestor grants the right, so it
+    may be told and may be created.  EACCES otherwise (SPEC 3.3).
+    """
+    cdef int error = canonical(s, r, p, n, specials, path)
+    if error:
+        return error
+    if r.view != NULL and not s.replaying and s.stamp != r.view.stamp and not r.tx.flags & TX_STALE:
+        if r.type == XS_RM or view_moved(s, r.view, path.p, path.len):
+            if replay(s, r.tx) == 0:
+                r.view = r.tx.view
+            else:
+                r.tx.flags |= TX_STALE
+            canonical(s, r, p, n, specials, path)       # the replay used scratch
+    error = view_find(s, r.view, path.p, path.len, spot)
+    if error:
+        return over(s, r, Q_MEMORY if error == ENOMEM else Q_NODES, error)
+    r.t = spot.t
+    if spot.found:
+        if r.conn.privileged or (conn_rights(s, r.conn, view_perms(s, r.view, spot)) & need) == need:
+            return 0
+    elif r.conn.privileged or (conn_rights(s, r.conn, view_above_perms(s, r.view, spot)) & need) == need:
+        return ENOENT
+    denied(s, r, path)
+    return EACCES
+
+
+# ---- reading nodes -----------------------------------------------------------------------------------
+
+cdef int do_read(Store *s, Req *r) noexcept nogil:
+    cdef Path path
+    cdef Spot spot
+    cdef const char *value = NULL
+    cdef uint32_t n = 0
+    cdef int error
+    if not one_string(r):
+        return EINVAL
+    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, False, &path, &spot)
+    if error:
+        return error
+    view_value(s, r.view, &spot, &value, &n)
+    return reply(s, r, value, n)
+
+
+cdef int do_directory(Store *s, Req *r) noexcept nogil:
+    cdef Path path
+    cdef Spot spot
+    cdef int error
+    if not one_string(r):
+        return EINVAL
+    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, False, &path, &spot)
+    if error:
+        return error
+    if r.view == NULL and view_list_size(s, NULL, &spot) > PAYLOAD_MAX:
+        return E2BIG
+    s.text.len = 0
+    if view_list(s, r.view, &spot, &s.text):
+        return ENOMEM
+    if s.text.len > PAYLOAD_MAX:
+        return E2BIG
+    return reply(s, r, s.text.data, s.text.len)
+
+
+cdef uint32_t part_of_tree(Store *s, Conn *conn, handle node, uint64_t gen, uint32_t offset, char *out,
+                           uint32_t room, bint *last) noexcept nogil:
+    """Names from a byte offset of the list on, whole ones while they fit (the first may begin in its middle).
+
+    The connection's cursor says where the last part ended, so consecutive parts cost what they carry.
+    """
+    cdef Kids *k = kids_of(s, node)
+    cdef Cursor *c = &conn.cursor
+    cdef handle child = k.first
+    cdef uint32_t begins = 0, n = 0, size, skip
+    cdef Blob *b
+    if c.node == node and c.gen == gen and c.offset == offset:
+        child = c.child
+        begins = offset
+    while child:
+        b = blob_of(s, child)
+        size = b.name_len + 1
+        if begins + size > offset:
+            skip = offset - begins if offset > begins else 0
+            if n + size - skip > room:
+                break
+            memcpy(out + n, name_of(b) + skip, size - skip - 1)
+            n += size - skip
+            out[n - 1] = 0
+        begins += size
+        child = node_at(s, child).next
+    last[0] = child == 0
+    c.node = node
+    c.gen = gen
+    c.child = child
+    c.offset = begins
+    return n
+
+
+cdef int do_directory_part(Store *s, Req *r) noexcept nogil:
+    cdef const char *part[2]
+    cdef Path path
+    cdef Spot spot
+    cdef char *out
+    cdef char *end = NULL
+    cdef uint64_t gen
+    cdef uint32_t n, size, used, word
+    cdef long offset
+    cdef bint last = False
+    cdef int error
+    if not all_strings(r) or strings(r, part, 2) != 2:
+        return EINVAL
+    error = locate(s, r, part[0], <uint32_t>strlen(part[0]), RIGHT_READ, False, &path, &spot)
+    if error:
+        return error
+    offset = strtol(part[1], &end, 10)
+    gen = view_generation(s, r.view, &spot)
+    s.text.len = 0
+    if buf_room(&s.text, PAYLOAD_MAX + 32):
+        return ENOMEM
+    used = 0
+    if r.view != NULL:                          # a transaction's list is made whole, behind the reply
+        s.text.len = PAYLOAD_MAX + 32
+        if view_list(s, r.view, &spot, &s.text):
+            return ENOMEM
+        used = PAYLOAD_MAX + 32
+        size = s.text.len - used
+    else:
+        size = view_list_size(s, NULL, &spot)
+    out = s.text.data
+    n = <uint32_t>snprintf(out, 32, b"%llu", <unsigned long long>gen) + 1
+    if offset < 0 or offset >= <long>size:
+        out[n] = 0
+        return reply(s, r, out, n + 1)
+    if r.view == NULL:
+        n += part_of_tree(s, r.conn, spot.node, gen, <uint32_t>offset, out + n, PAYLOAD_MAX - n - 1, &last)
+    else:
+        last = False
+        while not last:
+            word = <uint32_t>strlen(out + used + offset) + 1
+            if n + word > PAYLOAD_MAX - 1:
+                break
+            memcpy(out + n, out + used + offset, word)
+            n += word
+            offset += word
+            last = offset >= <long>size
+    if last:
+        out[n] = 0
+        n += 1
+    return reply(s, r, out, n)
+
+
+cdef int do_get_perms(Store *s, Req *r) noexcept nogil:
+    cdef Path path
+    cdef Spot spot
+    cdef handle list
+    cdef char[16] text
+    cdef uint32_t i
+    cdef int error
+    if not one_string(r):
+        return EINVAL
+    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, True, &path, &spot)
+    if error:
+        return error
+    list = view_perms(s, r.view, &spot)
+    s.text.len = 0
+    for i in range((<Perms *>at(s, list)).count):
+        if buf_add(&s.text, text, perm_format(aces(s, list) + i, text) + 1):
+            return ENOMEM
+    return E2BIG if s.text.len > PAYLOAD_MAX else reply(s, r, s.text.data, s.text.len)
+
+
+# ---- changing nodes -----------------------------------------------------------------------------------
+
+cdef uint32_t node_size(Store *s, Req *r, Spot *spot, uint32_t value_len) noexcept nogil:
+    """What quota node-size counts: a header of 16, 8 for each permission, the value, the children's names."""
+    cdef uint32_t perms = (<Perms *>at(s, view_perms(s, r.view, spot))).count
+    return 16 + 8 * perms + value_len + view_list_size(s, r.view, spot)
+
+
+cdef int create(Store *s, Req *r, Path *path, Spot *spot) noexcept nogil:
+    """Create what is missing, if the quotas of an unprivileged creator allow all of it (XSA-414)."""
+    cdef Domain *d = r.conn.domain
+    cdef uint32_t missing = 1, i, first, size = 0
+    cdef int64_t more
+    cdef const char *value = NULL
+    cdef Spot above
+    cdef int error
+    if d != NULL and not r.conn.privileged:
+        i = first = component_end(path.p, path.len, spot.rest)
+        while i < path.len:
+            missing += path.p[i] == c'/'
+            i += 1
+        more = <int64_t>missing + view_count(r.view, d.domid)
+        if not quota_allows(s, d, Q_NODES, more):
+            while s.reclaim_first != NULL:      # what it removed may not have been given back yet
+                reclaim(s, 1 << 20)
+            if not quota_allows(s, d, Q_NODES, more):
+                return over(s, r, Q_NODES, ENOSPC)
+        if not quota_allows(s, d, Q_MEMORY, <int64_t>missing * 96):
+            return over(s, r, Q_MEMORY, ENOMEM)
+        memset(&above, 0, sizeof(Spot))
+        above.node = spot.above
+        above.t = spot.above_t
+        view_value(s, r.view, &above, &value, &size)
+        if not quota_fits(s, d, Q_NODE_SIZE, node_size(s, r, &above, size) + first - spot.rest + 1):
+            return over(s, r, Q_NODE_SIZE, ENOSPC)
+    if r.dry:
+        return 0
+    error = view_create(s, r.view, r.conn, path.p, path.len, spot)
+    return over(s, r, Q_MEMORY, error) if error else 0
+
+
+cdef void changed(Store *s, Req *r, Path *path, Spot *spot, handle old_perms) noexcept nogil:
+    """Tell the watchers, unless a transaction keeps it to itself until its end."""
+    cdef handle up
+    if r.view != NULL or s.quiet or r.dry:
+        return
+    up = node_at(s, spot.node).parent
+    fire(s, path.p, path.len, False, node_at(s, spot.node).perms, old_perms, node_at(s, up).perms if up else 0)
+
+
+cdef int do_write(Store *s, Req *r) noexcept nogil:
+    cdef const char *nul = <const char *>memchr(r.data, 0, r.len) if r.len else NULL
+    cdef Path path
+    cdef Spot spot
+    cdef const char *value
+    cdef uint32_t n, fixed
+    cdef int error
+    if nul == NULL:
+        return EINVAL
+    value = nul + 1
+    n = r.len - <uint32_t>(value - r.data)
+    error = locate(s, r, r.data, <uint32_t>(nul - r.data), RIGHT_WRITE, False, &path, &spot)
+    if error and error != ENOENT:
+        return error
+    if not r.conn.privileged and r.conn.domain != NULL:
+        fixed = node_size(s, r, &spot, n) if spot.found else 16 + 8 * (<Perms *>at(
+            s, view_above_perms(s, r.view, &spot))).count + n
+        if not quota_fits(s, r.conn.domain, Q_NODE_SIZE, fixed):
+            return over(s, r, Q_NODE_SIZE, ENOSPC)
+        if not quota_allows(s, r.conn.domain, Q_MEMORY, n):
+            return over(s, r, Q_MEMORY, ENOMEM)
+    if error:
+        error = create(s, r, &path, &spot)
+        if error:
+            return error
+    if not r.dry:
+        error = view_set_value(s, r.view, &spot, value, n)
+        if error:
+            return over(s, r, Q_MEMORY, error)
+    changed(s, r, &path, &spot, 0)
+    return ok(s, r)
+
+
+cdef int do_mkdir(Store *s, Req *r) noexcept nogil:
+    cdef Path path
+    cdef Spot spot
+    cdef int error
+    if not one_string(r):
+        return EINVAL
+    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, False, &path, &spot)
+    if error == ENOENT:
+        error = create(s, r, &path, &spot)
+        if not error:
+            changed(s, r, &path, &spot, 0)
+    return error if error else ok(s, r)
+
+
+cdef int do_rm(Store *s, Req *r) noexcept nogil:
+    cdef Path path
+    cdef Spot spot
+    cdef int error
+    if not one_string(r):
+        return EINVAL
+    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, False, &path, &spot)
+    if error == ENOENT and component_end(path.p, path.len, spot.rest) == path.len:
+        return ok(s, r)                         # its parent exists: gone is gone
+    if error:
+        return error
+    if path.len == 1:
+        return EINVAL
+    if not r.dry:
+        if r.view == NULL and not s.quiet:
+            fire_removed(s, path.p, path.len, spot.node)
+        error = view_remove(s, r.view, &spot)
+        if error:
+            return over(s, r, Q_NODES, error)
+        if r.view == NULL:
+            reclaim(s, RECLAIM_NOW)
+    ok(s, r)
+    if r.view != NULL:
+        r.answer ^= r.view.finger               # the subtree that it removed is part of what it was told
+    return 0
+
+
+cdef int read_perms(Store *s, Req *r, const char *first, Ace *list, uint32_t count) noexcept nogil:
+    """Entries that name a domain that does not exist never grant anything (XSA-322, XSA-417)."""
+    cdef uint32_t i
+    cdef int error
+    cdef const char *p = first
+    for i in range(count):
+        memset(&list[i], 0, sizeof(Ace))
+        error = perm_parse(p, &list[i])
+        if error:
+            return error
+        if list[i].domid != DOMID_ANY and domain_know(s, list[i].domid) == NULL:
+            list[i].flags = ACE_STALE
+        p += strlen(p) + 1
+    return 0
+
+
+cdef int set_perms(Store *s, Req *r, Path *path, const char *name, Ace *list, uint32_t count) noexcept nogil:
+    cdef Spot spot
+    cdef handle perms, old
+    cdef int error
+    if list[0].flags & ACE_STALE or list[0].domid >= DOMIDS:
+        return ENOENT                           # the owner must exist
+    if name[0] == c'@' and not r.conn.privileged:
+        denied(s, r, path)
+        return EACCES
+    error = locate(s, r, name, <uint32_t>strlen(name), RIGHT_WRITE | RIGHT_OWNER, True, path, &spot)
+    if error:
+        return error
+    if not r.conn.privileged and list[0].domid != owner_of(s, view_perms(s, r.view, &spot)):
+        return EPERM                            # nodes cannot be given away (XSA-352)
+    if r.dry:
+        return ok(s, r)
+    old = view_perms(s, r.view, &spot)
+    perms_hold(s, old)                          # its watchers are told as well
+    perms = perms_intern(s, list, count)
+    error = view_set_perms(s, r.view, &spot, perms) if perms else ENOMEM
+    if not error:
+        if not path.special:
+            changed(s, r, path, &spot, old)
+        ok(s, r)
+    elif perms:
+        perms_drop(s, perms)
+    perms_drop(s, old)
+    return error
+
+
+cdef int do_set_perms(Store *s, Req *r) noexcept nogil:
+    cdef const char *part[2]
+    cdef Ace[8] few
+    cdef Ace *list = few
+    cdef Path path
+    cdef uint32_t count
+    cdef int error
+    if not all_strings(r):
+        return EINVAL
+    count = strings(r, part, 2)
+    if count < 2:
+        return EINVAL
+    count -= 1
+    if not quota_fits(s, r.conn.domain, Q_PERMS, count) and not r.conn.privileged:
+        return over(s, r, Q_PERMS, ENOSPC)
+    if not path_is_legal(part[0], <uint32_t>strlen(part[0]), True):
+        return EINVAL
+    if count > 8:
+        list = <Ace *>calloc(count, sizeof(Ace))
+        if list == NULL:
+            return ENOMEM
+    error = read_perms(s, r, part[1], list, count)
+    if not error:
+        error = canonical(s, r, part[0], <uint32_t>strlen(part[0]), True, &path)
+    if not error:
+        error = set_perms(s, r, &path, part[0], list, count)
+    if list != few:
+        free(list)
+    return error
+
+
+# ---- watches ------------------------------------------------------------------------------------------
+
+cdef int do_watch(Store *s, Req *r) noexcept nogil:
+    cdef const char *part[3]
+    cdef Path path
+    cdef uint32_t count, n
+    cdef long depth = -1
+    cdef handle watch = 0
+    cdef int error
+    if not all_strings(r):
+        return EINVAL
+    count = strings(r, part, 3)
+    if count != 2 and count != 3:
+        return EINVAL
+    if count == 3:
+        if r.conn.domain != NULL and not r.conn.domain.features & FEATURE_WATCHDEPTH:
+            return EINVAL
+        depth = strtol(part[2], NULL, 10)
+        if depth < 0 or depth > 0x7FFFFFFF:
+            return EINVAL
+    n = <uint32_t>strlen(part[0])
+    error = canonical(s, r, part[0], n, True, &path)
+    if error:
+        return error
+    if not r.conn.privileged and r.conn.domain != NULL:
+        if not quota_allows(s, r.conn.domain, Q_WATCHES, 1):
+            # An equal watch is told so first.
+            error = EEXIST if watch_there(s, r.conn, path.p, path.len, part[1],
+                                         <uint32_t>strlen(part[1])) else over(s, r, Q_WATCHES, ENOSPC)
+            return error
+        if not quota_allows(s, r.conn.domain, Q_MEMORY, 128 + <int64_t>path.len + <int64_t>strlen(part[1])):
+            return over(s, r, Q_MEMORY, ENOMEM)
+    error = watch_add(s, r.conn, path.p, path.len, part[1], <uint32_t>strlen(part[1]), <int>depth, path.relative,
+                      &watch)
+    if error:
+        return error
+    ok(s, r)
+    out_event(s, r.conn, watch, part[0], n, False)      # at once, as it was given, there or not (SPEC 1.5)
+    return 0
+
+
+cdef int do_unwatch(Store *s, Req *r) noexcept nogil:
+    cdef const char *part[2]
+    cdef Path path
+    cdef int error
+    if not all_strings(r) or strings(r, part, 2) != 2:
+        return EINVAL
+    if canonical(s, r, part[0], <uint32_t>strlen(part[0]), True, &path):
+        return ENOENT                           # nothing illegal can be watched
+    error = watch_remove(s, r.conn, path.p, path.len, part[1], <uint32_t>strlen(part[1]))
+    return error if error else ok(s, r)
+
+
+cdef int do_reset_watches(Store *s, Req *r) noexcept nogil:
+    """Watches and transactions go, the one that it was sent in too (XSA-484)."""
+    watches_drop(s, r.conn)
+    txs_drop(s, r.conn)
+    r.tx = NULL
+    return ok(s, r)
+
+
+# ---- transactions ----------------------------------------------------------------------------------------
+
+cdef int replay(Store *s, Tx *tx) noexcept nogil:
+    """Do a transaction's log again on the tree of today.
+
+    0: every answer was the same, and the view now stands on today.  EAGAIN: one differed; ENOSPC: a
+    quota refuses today what it allowed.  Then the old view stays.
+    """
+    cdef View *old = tx.view
+    cdef View *new = view_new(s, tx.conn)
+    cdef LogEntry *e
+    cdef Req r
+    cdef uint32_t i = 0
+    cdef int error = 0, result
+    if new == NULL:
+        return EAGAIN
+    s.counter[C_REPLAYS] += 1
+    s.replaying = True
+    while i < tx.log.len and not error:
+        e = <LogEntry *>(tx.log.data + i)
+        memset(&r, 0, sizeof(Req))
+        r.conn = tx.conn
+        r.type = e.op
+        r.data = <char *>e + sizeof(LogEntry)
+        r.len = e.len
+        r.tx = tx
+        r.view = new
+        result = TABLE[e.op].handler(s, &r)
+        if result != e.error:
+            error = ENOSPC if result == ENOSPC else EAGAIN
+        elif not result and r.answer != e.answer:
+            error = EAGAIN
+        if not error and not TABLE[e.op].flags & FLAG_WRITE and r.t:
+            view_logged(s, new, r.t, e.op)
+        i += <uint32_t>sizeof(LogEntry) + ((e.len + 7) & ~7)
+    s.replaying = False
+    if error:
+        view_free(s, new)
+        return error
+    tx.view = new
+    view_free(s, old)
+    return 0
+
+
+cdef void apply(Store *s, Tx *tx) noexcept nogil:
+    """Do a log's changes on the tree itself; all of it was just tried, so nothing is refused."""
+    cdef LogEntry *e
+    cdef Req r
+    cdef uint32_t i = 0
+    s.quiet = s.replaying = True
+    while i < tx.log.len:
+        e = <LogEntry *>(tx.log.data + i)
+        if TABLE[e.op].flags & FLAG_WRITE and not e.error:
+            memset(&r, 0, sizeof(Req))
+            r.conn = tx.conn
+            r.type = e.op
+            r.data = <char *>e + sizeof(LogEntry)
+            r.len = e.len
+            TABLE[e.op].handler(s, &r)
+        i += <uint32_t>sizeof(LogEntry) + ((e.len + 7) & ~7)
+    s.quiet = s.replaying = False
+
+
+cdef int within_quotas(Store *s, View *v) noexcept nogil:
+    """The sum of a commit per domain, before anything is applied (SPEC 4)."""
+    cdef uint32_t i
+    cdef Domain *d
+    if v.conn.privileged:
+        return 0
+    for i in range(v.n_counts):
+        d = s.domain[v.counts[i].domid] if v.counts[i].domid < DOMIDS else NULL
+        if v.counts[i].nodes > 0 and d != NULL and not quota_allows(s, d, Q_NODES, v.counts[i].nodes):
+            return ENOSPC
+    return 0
+
+
+cdef int commit(Store *s, Tx *tx) noexcept nogil:
+    """0, EAGAIN, ENOMEM or ENOSPC; all of it or nothing."""
+    cdef View *v = tx.view
+    cdef int error
+    if tx.flags & TX_FAILED:
+        return ENOMEM
+    if tx.flags & TX_DOOMED or (v != NULL and v.flags & VIEW_LOST):
+        return EAGAIN
+    if v == NULL:
+        return 0
+    if s.stamp != v.stamp:
+        error = replay(s, tx)
+        if error:
+            return error
+        v = tx.view
+    if v.epoch == 0:
+        return 0
+    error = within_quotas(s, v)
+    if error:
+        return error
+    v.held_limit = 0                            # it may hold what it changes itself
+    if not v.flags & VIEW_KEEP:
+        snapshot_close(s, v)
+    apply(s, tx)
+    view_fire(s, v)
+    s.counter[C_COMMITS] += 1
+    return 0
+
+
+cdef int do_transaction_start(Store *s, Req *r) noexcept nogil:
+    if r.tx != NULL:
+        return EBUSY
+    if not r.conn.privileged and r.conn.domain != NULL and not quota_allows(s, r.conn.domain, Q_TRANSACTIONS, 1):
+        return over(s, r, Q_TRANSACTIONS, ENOSPC)
+    if tx_new(s, r.conn) == NULL:
+        return ENOMEM
+    return reply_number(s, r, b"%u", r.conn.tx.id)
+
+
+cdef int do_transaction_end(Store *s, Req *r) noexcept nogil:
+    cdef Tx *tx = r.tx
+    cdef int error = 0
+    if not one_string(r) or r.len != 2 or (r.data[0] != c'T' and r.data[0] != c'F'):
+        return EINVAL                           # it stays open
+    if tx == NULL:
+        return ENOENT
+    if r.data[0] == c'T':
+        error = commit(s, tx)
+        if error == EAGAIN:
+            s.counter[C_CONFLICTS] += 1
+            r.conn.eagains += 1
+            say(s, SAY_CONFLICT, r.conn.domain, r.conn.serial, b"transaction", 11, EAGAIN)
+        elif not error:
+            r.conn.eagains = 0
+    r.tx = NULL
+    tx_end(s, tx)
+    reclaim(s, RECLAIM_NOW)
+    return error if error else ok(s, r)
+
+
+# ---- domains ---------------------------------------------------------------------------------------------
+
+cdef int domid_of(Req *r, uint32_t *domid) noexcept nogil:
+    if not one_string(r):
+        return EINVAL
+    return number(r.data, DOMIDS - 1, domid)
+
+
+cdef int do_introduce(Store *s, Req *r) noexcept nogil:
+    cdef const char *part[3]
+    cdef uint32_t domid = 0
+    cdef long port
+    cdef int error
+    if strings(r, part, 3) < 3 or number(part[0], DOMIDS - 1, &domid):
+        return EINVAL
+    port = strtol(part[2], NULL, 10)
+    if port <= 0 or port > 0x7FFFFFFF:
+        return EINVAL
+    error = domain_introduce(s, domid, <uint32_t>port)
+    return error if error else ok(s, r)
+
+
+cdef int own_domid(Store *s, Req *r, uint32_t *domid) noexcept nogil:
+    """A domain that RELEASE and RESUME may name: introduced, and neither the store's nor the privileged one."""
+    cdef int error = domid_of(r, domid)
+    if error:
+        return error
+    if domid[0] == s.store_domid or domid[0] == s.priv_domid:
+        return EINVAL
+    if s.domain[domid[0]] == NULL or not s.domain[domid[0]].introduced:
+        return ENOENT
+    return 0
+
+
+cdef int do_release(Store *s, Req *r) noexcept nogil:
+    cdef uint32_t domid = 0
+    cdef int error = own_domid(s, r, &domid)
+    if error:
+        return error
+    domain_remove(s, s.domain[domid], True)
+    return ok(s, r)
+
+
+cdef int do_resume(Store *s, Req *r) noexcept nogil:
+    cdef uint32_t domid = 0
+    cdef int error = own_domid(s, r, &domid)
+    if error:
+        return error
+    s.domain[domid].shutdown = False
+    return ok(s, r)
+
+
+cdef int do_set_target(Store *s, Req *r) noexcept nogil:
+    cdef const char *part[2]
+    cdef uint32_t domid = 0, target = 0
+    cdef Domain *d
+    if strings(r, part, 2) < 2 or number(part[0], DOMIDS - 1, &domid) or number(part[1], DOMIDS - 1, &target):
+        return EINVAL
+    d = s.domain[domid]
+    if d == NULL or not d.introduced or s.domain[target] == NULL or not s.domain[target].introduced:
+        return ENOENT
+    if d.target >= 0 and s.domain[d.target] != NULL:
+        s.domain[d.target].targeted -= 1
+    d.target = <int32_t>target
+    s.domain[target].targeted += 1
+    return ok(s, r)
+
+
+cdef int do_is_domain_introduced(Store *s, Req *r) noexcept nogil:
+    cdef uint32_t domid = 0
+    cdef int error = domid_of(r, &domid)
+    if error:
+        return error
+    if domid == DOMID_SELF or (s.domain[domid] != NULL and s.domain[domid].introduced):
+        return reply(s, r, b"T", 2)
+    return reply(s, r, b"F", 2)
+
+
+cdef int do_get_domain_path(Store *s, Req *r) noexcept nogil:
+    cdef uint32_t domid = 0
+    cdef int error = domid_of(r, &domid)
+    return error if error else reply_number(s, r, b"/local/domain/%u", domid)
+
+
+cdef int do_get_feature(Store *s, Req *r) noexcept nogil:
+    cdef const char *part[1]
+    cdef uint32_t count = strings(r, part, 1), domid = r.conn.domid
+    cdef Domain *d
+    if r.len and not all_strings(r) or count > 1:
+        return EINVAL
+    if count == 1 and part[0][0] != 0:
+        if not r.conn.privileged:
+            return EACCES
+        if number(part[0], DOMIDS - 1, &domid):
+            return EINVAL
+    d = domain_know(s, domid)
+    return ENOENT if d == NULL else reply_number(s, r, b"%u", d.features)
+
+
+cdef int do_set_feature(Store *s, Req *r) noexcept nogil:
+    cdef const char *part[2]
+    cdef uint32_t domid = 0, mask = 0
+    cdef Domain *d
+    if not all_strings(r) or strings(r, part, 2) != 2 or number(part[0], DOMIDS - 1, &domid) \
+            or number(part[1], 0xFFFFFFFF, &mask):
+        return EINVAL
+    d = domain_know(s, domid)
+    if d == NULL:
+        return ENOENT
+    if d.introduced:
+        return EBUSY
+    if mask & ~<uint32_t>(FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCHDEPTH | FEATURE_DOMID_ANY):
+        return EINVAL
+    d.features = mask
+    return ok(s, r)
+
+
+# ---- quotas ----------------------------------------------------------------------------------------------
+
+cdef int quota_target(Store *s, Req *r, const char **part, uint32_t count, uint32_t with_domid, uint32_t **limits,
+                      int *item) noexcept nogil:
+    """Which limits are meant: a domain's, or those for domains to come; 0, EINVAL or ENOENT."""
+    cdef uint32_t domid = 0, i = 0
+    cdef Domain *d
+    limits[0] = s.limit
+    if count == with_domid:
+        if number(part[0], DOMIDS - 1, &domid):
+            return EINVAL
+        d = domain_know(s, domid)
+        if d == NULL:
+            return ENOENT
+        limits[0] = d.limit
+        i = 1
+    item[0] = quota_find(part[i], <uint32_t>strlen(part[i]))
+    return EINVAL if item[0] < 0 else 0
+
+
+cdef int do_get_quota(Store *s, Req *r) noexcept nogil:
+    cdef const char *part[2]
+    cdef uint32_t count = strings(r, part, 2), i
+    cdef uint32_t *limits = NULL
+    cdef int item = -1, error
+    if r.len and not all_strings(r) or count > 2:
+        return EINVAL
+    if count == 0 or (count == 1 and part[0][0] == 0):
+        s.text.len = 0
+        for i in range(QUOTAS):
+            if buf_add(&s.text, quota_of(i).name, <uint32_t>strlen(quota_of(i).name)) \
+                    or buf_add(&s.text, b" " if i + 1 < QUOTAS else b"\0", 1):
+                return ENOMEM
+        return reply(s, r, s.text.data, s.text.len)
+    error = quota_target(s, r, part, count, 2, &limits, &item)
+    return error if error else reply_number(s, r, b"%u", limits[item])
+
+
+cdef int do_set_quota(Store *s, Req *r) noexcept nogil:
+    cdef const char *part[3]
+    cdef uint32_t count = strings(r, part, 3)
+    cdef uint32_t *limits = NULL
+    cdef const char *text
+    cdef unsigned long value
+    cdef int item = -1, error
+    if not all_strings(r) or (count != 2 and count != 3):
+        return EINVAL
+    error = quota_target(s, r, part, count, 3, &limits, &item)
+    if error:
+        return error
+    text = part[count - 1]
+    value = strtoul(text, NULL, 10)             # what is no number is 0, unlimited (SPEC 1.2)
+    if text[0] == c'-' or value > 0x7FFFFFFF or (quota_of(item).cap and value > quota_of(item).cap):
+        return EINVAL
+    limits[item] = <uint32_t>value
+    return ok(s, r)
+
+
+cdef int do_control(Store *s, Req *r) noexcept nogil:
+    cdef int error
+    if s.control == NULL:
+        return EINVAL
+    s.text.len = 0
+    error = s.control(s.engine, r.conn, r.data, r.len, &s.text)
+    if error:
+        return error
+    return E2BIG if s.text.len > PAYLOAD_MAX else reply(s, r, s.text.data, s.text.len)
+
+
+# ---- the table --------------------------------------------------------------------------------------------
+
+cdef Operation[OPS] TABLE
+TABLE[<int>XS_CONTROL] = Operation(do_control, FLAG_PRIV)
+TABLE[<int>XS_DIRECTORY] = Operation(do_directory, FLAG_TX)
+TABLE[<int>XS_READ] = Operation(do_read, FLAG_TX)
+TABLE[<int>XS_GET_PERMS] = Operation(do_get_perms, FLAG_TX)
+TABLE[<int>XS_WATCH] = Operation(do_watch, FLAG_NOTID)
+TABLE[<int>XS_UNWATCH] = Operation(do_unwatch, FLAG_NOTID)
+TABLE[<int>XS_TRANSACTION_START] = Operation(do_transaction_start, 0)
+TABLE[<int>XS_TRANSACTION_END] = Operation(do_transaction_end, 0)
+TABLE[<int>XS_INTRODUCE] = Operation(do_introduce, FLAG_PRIV)
+TABLE[<int>XS_RELEASE] = Operation(do_release, FLAG_PRIV)
+TABLE[<int>XS_GET_DOMAIN_PATH] = Operation(do_get_domain_path, 0)
+TABLE[<int>XS_WRITE] = Operation(do_write, FLAG_TX | FLAG_WRITE)
+TABLE[<int>XS_MKDIR] = Operation(do_mkdir, FLAG_TX | FLAG_WRITE)
+TABLE[<int>XS_RM] = Operation(do_rm, FLAG_TX | FLAG_WRITE)
+TABLE[<int>XS_SET_PERMS] = Operation(do_set_perms, FLAG_TX | FLAG_WRITE)
+TABLE[<int>XS_WATCH_EVENT] = Operation(NULL, 0)
+TABLE[<int>XS_ERROR] = Operation(NULL, 0)
+TABLE[<int>XS_IS_DOMAIN_INTRODUCED] = Operation(do_is_domain_introduced, FLAG_PRIV)
+TABLE[<int>XS_RESUME] = Operation(do_resume, FLAG_PRIV)
+TABLE[<int>XS_SET_TARGET] = Operation(do_set_target, FLAG_PRIV)
+TABLE[20] = Operation(NULL, 0)            # RESTRICT, gone since Xen 4.9
+TABLE[<int>XS_RESET_WATCHES] = Operation(do_reset_watches, 0)
+TABLE[<int>XS_DIRECTORY_PART] = Operation(do_directory_part, FLAG_TX)
+TABLE[<int>XS_GET_FEATURE] = Operation(do_get_feature, 0)
+TABLE[<int>XS_SET_FEATURE] = Operation(do_set_feature, FLAG_PRIV)
+TABLE[<int>XS_GET_QUOTA] = Operation(do_get_quota, FLAG_PRIV)
+TABLE[<int>XS_SET_QUOTA] = Operation(do_set_quota, FLAG_PRIV)
+
+
+# ---- one request --------------------------------------------------------------------------------------------
+
+cdef int dispatch(Store *s, Req *r) noexcept nogil:
+    cdef const Operation *op
+    cdef Tx *tx
+    if r.type >= OPS or TABLE[r.type].handler == NULL:
+        return ENOSYS
+    op = &TABLE[r.type]
+    s.op[r.type] += 1
+    if op.flags & FLAG_PRIV and not r.conn.privileged:
+        return EACCES
+    if r.tx_id == 0 or op.flags & FLAG_NOTID:
+        return op.handler(s, r)
+    tx = r.tx = tx_find(r.conn, r.tx_id)
+    if tx == NULL:
+        return ENOENT
+    if not op.flags & FLAG_TX:
+        return op.handler(s, r)
+    return in_transaction(s, r, op)
+
+
+cdef int in_transaction(Store *s, Req *r, const Operation *op) noexcept nogil:
+    """On the transaction's view, and into its log."""
+    cdef Tx *tx = r.tx
+    cdef int error
+    if tx.view != NULL and tx.view.flags & VIEW_LOST:
+        tx.flags |= TX_DOOMED
+    if tx.flags & TX_DOOMED:                    # today's tree, and nothing is changed (HOUSE section 6)
+        r.dry = True
+        return op.handler(s, r)
+    if tx.view == NULL:
+        tx.view = view_new(s, r.conn)
+        if tx.view == NULL:
+            tx.flags |= TX_FAILED
+            return ENOMEM
+    r.view = tx.view
+    error = op.handler(s, r)
+    if tx.flags & TX_FAILED:
+        return error
+    if not op.flags & FLAG_WRITE and r.t and view_logged(s, r.view, r.t, r.type) and r.type != XS_DIRECTORY_PART:
+        return error                            # the same read, nothing written since
+    if tx_log(s, tx, r.type, error, r.answer, r.data, r.len):
+        tx.flags |= TX_FAILED
+    return error
+
+
+cdef void serve(Store *s, Conn *conn, const Header *h, const char *data) noexcept nogil:
+    cdef Req r
+    cdef const char *word
+    cdef int error
+    r.conn = conn
+    r.type = h.type
+    r.req_id = h.req_id
+    r.tx_id = h.tx_id
+    r.data = data
+    r.len = h.len
+    r.tx = NULL
+    r.view = NULL
+    r.answer = 0
+    r.t = 0
+    r.dry = False
+    conn.requests += 1
+    s.counter[C_REQUESTS] += 1
+    if s.trace_on:
+        trace_message(s, b"IN", conn, h.type, data, h.len)
+    error = dispatch(s, &r)
+    if error:
+        s.counter[C_ERRORS] += 1
+        word = error_word(error)
+        out_message(s, conn, XS_ERROR, h.req_id, h.tx_id, word, <uint32_t>strlen(word) + 1)
+    if s.reclaim_first != NULL:
+        reclaim(s, RECLAIM_SLICE)

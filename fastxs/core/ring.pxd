@@ -1,0 +1,33 @@
+"""The shared-memory ring of SPEC part 2: indices, barriers, copies."""
+from libc.stdint cimport uint32_t
+
+cdef struct Page:               # struct xenstore_domain_interface; the guest may write any of it at any time
+    char req[1024]              # guest -> daemon
+    char rsp[1024]              # daemon -> guest
+    uint32_t req_cons           # ours
+    uint32_t req_prod
+    uint32_t rsp_cons
+    uint32_t rsp_prod           # ours
+    uint32_t server_features    # ours
+    uint32_t connection         # 0 connected, 1 the guest asks to begin anew
+    uint32_t error              # ours
+    uint32_t evtchn_port
+
+cdef enum:
+    RING_SIZE = 1024
+    RING_OK = 0                 # Page.error
+    RING_COMM = 1
+    RING_INDEX = 2
+    RING_PROTO = 3
+
+# Bytes the guest has put in and we have not taken; -1: its index is impossible.
+cdef int ring_readable(Page *page, uint32_t req_cons) noexcept nogil
+# Copy `n` of them, once; the caller moves its index.
+cdef void ring_copy_in(Page *page, uint32_t req_cons, char *out, uint32_t n) noexcept nogil
+# Room for replies; -1: its index is impossible.
+cdef int ring_writable(Page *page, uint32_t rsp_prod) noexcept nogil
+cdef void ring_copy_out(Page *page, uint32_t rsp_prod, const char *data, uint32_t n) noexcept nogil
+# Make our indices visible, after the bytes they stand for.
+cdef void ring_publish(Page *page, uint32_t req_cons, uint32_t rsp_prod) noexcept nogil
+cdef void ring_start(Page *page, uint32_t features) noexcept nogil
+cdef void ring_fail(Page *page, uint32_t error) noexcept nogil

@@ -1,0 +1,71 @@
+"""The tree: nodes, edges, generations, what each domain owns, and versions for snapshots."""
+from libc.stdint cimport uint32_t, uint64_t
+
+from fastxs.core.heap cimport at
+from fastxs.core.model cimport Blob, Buf, Kids, Node, Store, View, handle
+
+cdef inline Node *node_at(Store *s, handle h) noexcept nogil:
+    return <Node *>at(s, h)
+
+
+cdef inline Blob *blob_of(Store *s, handle node) noexcept nogil:
+    return <Blob *>at(s, node_at(s, node).blob)
+
+
+cdef inline char *name_of(Blob *b) noexcept nogil:
+    return <char *>b + sizeof(Blob)
+
+
+cdef inline char *value_of(Blob *b) noexcept nogil:
+    return <char *>b + sizeof(Blob) + b.name_len
+
+
+cdef inline Kids *kids_of(Store *s, handle node) noexcept nogil:
+    """NULL: it never had a child."""
+    cdef handle k = node_at(s, node).kids
+    return NULL if k == 0 else <Kids *>at(s, k)
+
+
+cdef inline uint64_t generation(Store *s, handle node) noexcept nogil:
+    """Stamp of the last change of value, permissions or children."""
+    cdef Node *n = node_at(s, node)
+    cdef Kids *k = kids_of(s, node)
+    return k.gen if k != NULL and k.gen > n.gen else n.gen
+
+
+cdef int tree_init(Store *s) noexcept nogil
+cdef void tree_free(Store *s) noexcept nogil
+
+# Child of a node by name, today; 0: none.
+cdef handle tree_child(Store *s, handle parent, const char *name, uint32_t n) noexcept nogil
+# The same as a snapshot at `stamp` sees it.
+cdef handle tree_child_at(Store *s, handle parent, const char *name, uint32_t n, uint64_t stamp) noexcept nogil
+# Node of an absolute path or special; 0: missing, then *deepest is the nearest existing ancestor and
+# *rest the offset of the first missing component.
+cdef handle tree_find(Store *s, const char *p, uint32_t n, handle *deepest, uint32_t *rest) noexcept nogil
+cdef handle tree_find_at(Store *s, const char *p, uint32_t n, uint64_t stamp, handle *deepest) noexcept nogil
+
+# A new last child with an empty value; takes over one count of `perms`.  0: no memory.
+cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, handle perms) noexcept nogil
+# 0 or ENOMEM.
+cdef int tree_set_value(Store *s, handle node, const char *value, uint32_t n) noexcept nogil
+# Takes over one count of `perms`.
+cdef int tree_set_perms(Store *s, handle node, handle perms) noexcept nogil
+# The node and all below leave the tree; memory comes back by `reclaim`.
+cdef void tree_remove(Store *s, handle node) noexcept nogil
+# Up to `steps` nodes of what left the tree; True: more to do.
+cdef bint reclaim(Store *s, uint32_t steps) noexcept nogil
+
+# What a snapshot at `stamp` sees of a node that it sees.
+cdef void tree_version(Store *s, handle node, uint64_t stamp, handle *blob, handle *perms) noexcept nogil
+# Children in order as of `stamp` (NONE: today), a NUL behind each; 0 or ENOMEM.
+cdef int tree_list_at(Store *s, handle node, uint64_t stamp, Buf *out) noexcept nogil
+cdef handle tree_first(Store *s, handle node) noexcept nogil
+
+cdef void snapshot_open(Store *s, View *v) noexcept nogil
+cdef void snapshot_close(Store *s, View *v) noexcept nogil
+
+# Path of a live node appended to `out`; 0 or ENOMEM.
+cdef int tree_path(Store *s, handle node, Buf *out) noexcept nogil
+# Bytes that a node costs its owner (Q_MEMORY).
+cdef uint32_t node_bytes(Store *s, handle node) noexcept nogil

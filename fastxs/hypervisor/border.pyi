@@ -1,0 +1,23 @@
+"""Types of the hypervisor's border."""
+
+from typing import final
+
+from fastxs._core import Border
+
+class HypervisorError(OSError):
+    """The hypervisor, or a library that speaks to it, is not there; the text says what to do."""
+
+@final
+class Hypervisor(Border):
+    """The hypervisor, opened; an `Engine` takes it as its `border`."""
+
+    @staticmethod
+    def load(sim: bool = False) -> Hypervisor:
+        """Open event channels, grants and domain states; with `sim`, those of the pretend hypervisor.
+
+        Raises HypervisorError with what was tried and what would help.
+        """
+    def describe(self) -> str:
+        """One line for the log: what was loaded."""
+    def close(self) -> None:
+        """Every bound port and mapped page ends here.  Close the Engine first.  Idempotent."""

@@ -1,0 +1,371 @@
+"""The hypervisor's border: event channels, grants and domain states behind model.Border.
+
+Owns the loading of the Xen tools' libraries at run time, by soname through the ordinary search path
+(or the pretend hypervisor in their place), and one C function for each thing the core asks.  Refuses
+to know rings' contents and domains' meaning.
+
+    libxenevtchn.so.1, libxengnttab.so.1            always
+    libxenmanage.so.1                               domain states, Xen 4.21 and later
+    libxenctrl.so.4.N, newest first                 else: xc_domain_getinfolist, of which only the first
+                                                    two fields are read (domid, flags), alike in all versions
+"""
+from libc.errno cimport EINTR, EINVAL, ENOENT, ENOMEM, ESRCH, errno
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset, strerror
+from posix.fcntl cimport O_CLOEXEC, O_RDWR, open as c_open
+from posix.ioctl cimport ioctl
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.unistd cimport close, read, write
+
+from fastxs._core cimport Border
+from fastxs.core.model cimport DomState
+
+cdef extern from "dlfcn.h" nogil:
+    enum:
+        RTLD_NOW
+        RTLD_GLOBAL
+    void *dlopen(const char *name, int flags)
+    void *dlsym(void *library, const char *name)
+    int dlclose(void *library)
+    char *dlerror()
+
+cdef enum:
+    VIRQ_DOM_EXC = 3
+    GRANT_XENSTORE = 1          # GNTTAB_RESERVED_XENSTORE (SPEC 2.4)
+    IOCTL_BACKEND_EVTCHN = 0x4200               # /dev/xen/xenbus_backend (SPEC 2.5)
+    FLAG_DYING = 1              # xc_domaininfo_t.flags
+    FLAG_SHUTDOWN = 4
+    STATE_EXISTS = 1            # DomState.state, and libxenmanage's
+    STATE_SHUTDOWN = 2
+    STATE_DYING = 4
+    INFO_BYTES = 4096           # far more than any version's xc_domaininfo_t
+    OLDEST = 3                  # libxenctrl.so.4.3
+    NEWEST = 30
+
+cdef struct Record:             # how xc_domaininfo_t begins, in every version
+    uint16_t domid
+    uint16_t pad
+    uint32_t flags
+
+cdef struct Libs:               # owned by its Hypervisor
+    void *evtchn                # handles of the libraries
+    void *gnttab
+    void *xc
+    void *manage
+    char *dom0_page
+    int fd
+    void *(*evtchn_open)(void *, unsigned) noexcept nogil
+    int (*evtchn_close)(void *) noexcept nogil
+    int (*evtchn_fd)(void *) noexcept nogil
+    int (*evtchn_bind)(void *, uint32_t, uint32_t) noexcept nogil
+    int (*evtchn_virq)(void *, unsigned) noexcept nogil
+    int (*evtchn_unbind)(void *, uint32_t) noexcept nogil
+    int (*evtchn_notify)(void *, uint32_t) noexcept nogil
+    int (*evtchn_unmask)(void *, uint32_t) noexcept nogil
+    void *(*gnttab_open)(void *, unsigned) noexcept nogil
+    int (*gnttab_close)(void *) noexcept nogil
+    void *(*gnttab_map)(void *, uint32_t, uint32_t, int) noexcept nogil
+    int (*gnttab_unmap)(void *, void *, uint32_t) noexcept nogil
+    void *(*xc_open)(void *, void *, unsigned) noexcept nogil
+    int (*xc_close)(void *) noexcept nogil
+    int (*xc_list)(void *, uint32_t, unsigned, void *) noexcept nogil
+    void *(*manage_open)(void *, unsigned) noexcept nogil
+    int (*manage_close)(void *) noexcept nogil
+    int (*manage_info)(void *, unsigned, unsigned *, unsigned *, uint64_t *) noexcept nogil
+    int (*manage_poll)(void *, unsigned *, unsigned *, unsigned *, uint64_t *) noexcept nogil
+    int (*unmask_many)(void *, const uint32_t *, unsigned) noexcept nogil   # simxen's, for a write to the device
+    void *(*dom0_map)() noexcept nogil                                      # simxen's
+    uint32_t (*dom0_port)() noexcept nogil
+
+
+class HypervisorError(OSError):
+    """The hypervisor, or a library that speaks to it, is not there; the text says what to do."""
+
+
+# ---- what the core calls -------------------------------------------------------------------------------
+
+cdef int b_exists(void *self, uint32_t domid, DomState *state) noexcept nogil:
+    """0 and what is known, or ESRCH."""
+    cdef Libs *l = <Libs *>self
+    cdef unsigned bits = 0, caps = 0
+    cdef uint64_t unique_id = 0
+    cdef char[INFO_BYTES] info
+    cdef Record *r = <Record *>info
+    state.domid = domid
+    state.state = 0
+    if l.manage != NULL:
+        if l.manage_info(l.manage, domid, &bits, &caps, &unique_id) < 0:
+            return ESRCH
+        state.state = bits
+        state.unique_id = unique_id
+        return 0
+    memset(info, 0, sizeof(Record))
+    if l.xc_list(l.xc, domid, 1, info) != 1 or r.domid != domid:
+        return ESRCH
+    state.state = STATE_EXISTS | (STATE_SHUTDOWN if r.flags & FLAG_SHUTDOWN else 0) \
+        | (STATE_DYING if r.flags & FLAG_DYING else 0)
+    return 0
+
+
+cdef int b_changed(void *self, DomState *state) noexcept nogil:
+    cdef Libs *l = <Libs *>self
+    cdef unsigned domid = 0, bits = 0, caps = 0
+    cdef uint64_t unique_id = 0
+    if l.manage == NULL:
+        return -1
+    if l.manage_poll(l.manage, &domid, &bits, &caps, &unique_id) < 0:
+        return 0
+    state.domid = domid
+    state.state = bits
+    state.unique_id = unique_id
+    return 1
+
+
+cdef int b_own_ring(void *self, char **page, uint32_t *port) noexcept nogil:
+    """The page and the port of dom0's own kernel (SPEC 2.3)."""
+    cdef Libs *l = <Libs *>self
+    cdef int fd, remote
+    cdef void *p
+    if l.dom0_map != NULL:
+        p = l.dom0_map()
+        if p == NULL:
+            return errno
+        page[0] = <char *>p
+        port[0] = l.dom0_port()
+        return 0
+    fd = c_open("/dev/xen/xenbus_backend", O_RDWR | O_CLOEXEC)
+    if fd < 0:
+        return errno
+    remote = ioctl(fd, IOCTL_BACKEND_EVTCHN)
+    p = MAP_FAILED if remote < 0 else mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+    if p == MAP_FAILED:
+        remote = errno
+        close(fd)
+        return remote
+    close(fd)
+    page[0] = <char *>p
+    port[0] = <uint32_t>remote
+    return 0
+
+
+cdef int b_map_ring(void *self, uint32_t domid, char **page) noexcept nogil:
+    cdef Libs *l = <Libs *>self
+    cdef void *p = l.gnttab_map(l.gnttab, domid, GRANT_XENSTORE, PROT_READ | PROT_WRITE)
+    if p == NULL:
+        return errno if errno else EINVAL
+    page[0] = <char *>p
+    return 0
+
+
+cdef void b_unmap_ring(void *self, uint32_t domid, char *page) noexcept nogil:
+    cdef Libs *l = <Libs *>self
+    if page == l.dom0_page:
+        munmap(page, 4096)
+    else:
+        l.gnttab_unmap(l.gnttab, page, 1)
+
+
+cdef int b_bind(void *self, uint32_t domid, uint32_t remote, uint32_t *port) noexcept nogil:
+    cdef Libs *l = <Libs *>self
+    cdef int local = l.evtchn_bind(l.evtchn, domid, remote)
+    if local < 0:
+        return errno if errno else EINVAL
+    port[0] = <uint32_t>local
+    return 0
+
+
+cdef void b_unbind(void *self, uint32_t port) noexcept nogil:
+    (<Libs *>self).evtchn_unbind((<Libs *>self).evtchn, port)
+
+
+cdef void b_notify(void *self, uint32_t port) noexcept nogil:
+    (<Libs *>self).evtchn_notify((<Libs *>self).evtchn, port)
+
+
+cdef int b_pending(void *self, uint32_t *ports, int room) noexcept nogil:
+    """One read of the device: many ports, each masked until it is unmasked."""
+    cdef ssize_t n = read((<Libs *>self).fd, ports, <size_t>room * sizeof(uint32_t))
+    return <int>(n // <ssize_t>sizeof(uint32_t)) if n > 0 else 0
+
+
+cdef void b_unmask(void *self, const uint32_t *ports, int count) noexcept nogil:
+    """One write to the device unmasks them all (SPEC 2.5); simxen has a call for it."""
+    cdef Libs *l = <Libs *>self
+    if l.unmask_many != NULL:
+        l.unmask_many(l.evtchn, ports, <unsigned>count)
+    else:
+        write(l.fd, ports, <size_t>count * sizeof(uint32_t))
+
+
+# ---- loading ----------------------------------------------------------------------------------------------
+
+cdef void *library(bytes name) noexcept:
+    return dlopen(name, RTLD_NOW | RTLD_GLOBAL)
+
+
+cdef void *symbol(void *lib, bytes name) except NULL:
+    cdef void *p = dlsym(lib, name)
+    if p == NULL:
+        raise HypervisorError(f"{name.decode()} is missing from the Xen libraries: "
+                              "install those of Xen 4.17 or later, or use --sim")
+    return p
+
+
+cdef class Hypervisor(Border):
+    """The hypervisor, opened.  `Hypervisor.load()` makes one; an Engine takes it as its `border`."""
+
+    cdef Libs *l                # owned
+    cdef str states             # which library tells domains' states
+    cdef bint sim
+
+    def __cinit__(self):
+        self.l = <Libs *>calloc(1, sizeof(Libs))
+        if self.l == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        self.shut()
+        free(self.l)
+
+    cdef void shut(self) noexcept:
+        cdef Libs *l = self.l
+        if l == NULL:
+            return
+        if l.manage != NULL:
+            l.manage_close(l.manage)
+        if l.xc != NULL:
+            l.xc_close(l.xc)
+        if l.gnttab != NULL:
+            l.gnttab_close(l.gnttab)
+        if l.evtchn != NULL:
+            l.evtchn_close(l.evtchn)
+        memset(l, 0, sizeof(Libs))
+
+    def close(self):
+        """Every bound port and mapped page ends here.  Close the Engine first.  Idempotent."""
+        self.shut()
+
+    @staticmethod
+    def load(sim=False):
+        """Open event channels, grants and domain states; with `sim`, those of the pretend hypervisor.
+
+        Raises HypervisorError with what was tried and what would help.
+        """
+        cdef Hypervisor h = Hypervisor()
+        h.sim = sim
+        h.open_all()
+        return h
+
+    cdef int open_all(self) except -1:
+        cdef void *lib
+        cdef void *evtchn
+        cdef void *gnttab
+        if self.sim:
+            from fastxs.hypervisor.simxen import LIBRARY
+
+            lib = library(str(LIBRARY).encode())
+            if lib == NULL:
+                raise HypervisorError(f"the pretend hypervisor cannot be loaded: {dlerror().decode()}; "
+                                      "build it with: python -m fastxs.hypervisor.simxen.build")
+            evtchn = gnttab = lib
+        else:
+            lib = NULL
+            evtchn = library(b"libxenevtchn.so.1")
+            gnttab = library(b"libxengnttab.so.1")
+            if evtchn == NULL or gnttab == NULL:
+                raise HypervisorError("libxenevtchn.so.1 and libxengnttab.so.1 cannot be loaded: install the Xen "
+                                      "libraries (Debian: libxenevtchn1 libxengnttab1), or use --sim")
+        self.bind_calls(evtchn, gnttab)
+        self.bind_states(lib)
+        self.open_handles()
+        return 0
+
+    cdef int bind_calls(self, void *evtchn, void *gnttab) except -1:
+        cdef Libs *l = self.l
+        l.evtchn_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(evtchn, b"xenevtchn_open")
+        l.evtchn_close = <int (*)(void *) noexcept nogil>symbol(evtchn, b"xenevtchn_close")
+        l.evtchn_fd = <int (*)(void *) noexcept nogil>symbol(evtchn, b"xenevtchn_fd")
+        l.evtchn_bind = <int (*)(void *, uint32_t, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_bind_interdomain")
+        l.evtchn_virq = <int (*)(void *, unsigned) noexcept nogil>symbol(evtchn, b"xenevtchn_bind_virq")
+        l.evtchn_unbind = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_unbind")
+        l.evtchn_notify = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_notify")
+        l.evtchn_unmask = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_unmask")
+        l.gnttab_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(gnttab, b"xengnttab_open")
+        l.gnttab_close = <int (*)(void *) noexcept nogil>symbol(gnttab, b"xengnttab_close")
+        l.gnttab_map = <void *(*)(void *, uint32_t, uint32_t, int) noexcept nogil>symbol(
+            gnttab, b"xengnttab_map_grant_ref")
+        l.gnttab_unmap = <int (*)(void *, void *, uint32_t) noexcept nogil>symbol(gnttab, b"xengnttab_unmap")
+        l.unmask_many = <int (*)(void *, const uint32_t *, unsigned) noexcept nogil>dlsym(
+            evtchn, b"simxen_unmask_many")
+        l.dom0_map = <void *(*)() noexcept nogil>dlsym(evtchn, b"simxen_dom0_map")
+        l.dom0_port = <uint32_t (*)() noexcept nogil>dlsym(evtchn, b"simxen_dom0_port")
+        return 0
+
+    cdef int bind_states(self, void *sim) except -1:
+        """libxenmanage where there is one, else libxenctrl, the newest that is found."""
+        cdef Libs *l = self.l
+        cdef void *lib = sim if sim != NULL else library(b"libxenmanage.so.1")
+        cdef int minor
+        if lib != NULL:
+            self.states = "libxenmanage.so.1"
+            l.manage_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(lib, b"xenmanage_open")
+            l.manage_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xenmanage_close")
+            l.manage_info = <int (*)(void *, unsigned, unsigned *, unsigned *, uint64_t *) noexcept nogil>symbol(
+                lib, b"xenmanage_get_domain_info")
+            l.manage_poll = <int (*)(void *, unsigned *, unsigned *, unsigned *, uint64_t *) noexcept nogil>symbol(
+                lib, b"xenmanage_poll_changed_domain")
+            return 0
+        for minor in range(NEWEST, OLDEST - 1, -1):
+            self.states = f"libxenctrl.so.4.{minor}"
+            lib = library(self.states.encode())
+            if lib != NULL:
+                break
+        if lib == NULL:
+            raise HypervisorError(f"no library tells which domains exist: tried libxenmanage.so.1 and libxenctrl.so.4.3 "
+                                  f"to 4.{NEWEST}; install the Xen libraries, or use --sim")
+        l.xc_open = <void *(*)(void *, void *, unsigned) noexcept nogil>symbol(lib, b"xc_interface_open")
+        l.xc_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xc_interface_close")
+        l.xc_list = <int (*)(void *, uint32_t, unsigned, void *) noexcept nogil>symbol(lib, b"xc_domain_getinfolist")
+        return 0
+
+    cdef int open_handles(self) except -1:
+        cdef Libs *l = self.l
+        cdef int virq
+        l.evtchn = l.evtchn_open(NULL, 0)
+        if l.evtchn == NULL:
+            raise HypervisorError(errno, "event channels cannot be opened (is this dom0, and /dev/xen/evtchn there? "
+                                         "--sim needs no Xen): " + strerror(errno).decode())
+        l.gnttab = l.gnttab_open(NULL, 0)
+        if l.gnttab == NULL:
+            raise HypervisorError(errno, "grants cannot be opened (is /dev/xen/gntdev there?): "
+                                  + strerror(errno).decode())
+        if l.manage_open != NULL:
+            l.manage = l.manage_open(NULL, 0)
+        else:
+            l.xc = l.xc_open(NULL, NULL, 0)
+        if l.manage == NULL and l.xc == NULL:
+            raise HypervisorError(errno, f"{self.states} cannot be opened: " + strerror(errno).decode())
+        virq = l.evtchn_virq(l.evtchn, VIRQ_DOM_EXC)
+        if virq < 0:
+            raise HypervisorError(errno, "VIRQ_DOM_EXC cannot be bound (does another XenStore daemon run?): "
+                                  + strerror(errno).decode())
+        l.fd = l.evtchn_fd(l.evtchn)
+        self.c.self = l
+        self.c.evtchn_fd = l.fd
+        self.c.virq_port = virq
+        self.c.exists = b_exists
+        self.c.own_ring = b_own_ring
+        self.c.map_ring = b_map_ring
+        self.c.unmap_ring = b_unmap_ring
+        self.c.bind = b_bind
+        self.c.unbind = b_unbind
+        self.c.notify = b_notify
+        self.c.pending = b_pending
+        self.c.unmask = b_unmask
+        self.c.changed = b_changed
+        return 0
+
+    def describe(self):
+        """One line for the log: what was loaded."""
+        return f"{'the pretend hypervisor' if self.sim else 'Xen'}, domain states from {self.states}"
