@@ -2,9 +2,9 @@
 
 Owns: names, limits, which daemon is compared with which and under what load.  How that is measured is harness.py's.
 
-    python -m bench.bars                      every bar, ten pairs each
-    python -m bench.bars --quick --only read  three short pairs of the bars whose names contain "read"
-    python -m bench.bars --daemon c           how C xenstored would do against the same bars
+    python -m bench.bars                       every bar, ten pairs each
+    python -m bench.bars --quick --only crowd  three short pairs of the bars whose names begin so
+    python -m bench.bars --daemon c            how C xenstored would do against the same bars
 
 Exits with 1 if a bar was missed or could not be measured, with 2 if the command line is wrong.
 """
@@ -170,8 +170,8 @@ ROW = "{:<21} {:>8} {:<17} {:<13} {:<8} {:<15} {}"
 
 
 def select(patterns: Sequence[str]) -> list[Bar]:
-    """The bars whose name contains or matches one of the patterns; all of them without patterns."""
-    return [bar for bar in BARS if not patterns or any(p in bar.name or fnmatch.fnmatch(bar.name, p) for p in patterns)]
+    """The bars whose name begins like one of the patterns (`*` and `?` allowed); all of them without patterns."""
+    return [bar for bar in BARS if not patterns or any(fnmatch.fnmatch(bar.name, f"{p}*") for p in patterns)]
 
 
 def measure(bar: Bar, stage: Stage, pairs: int) -> Outcome:
@@ -243,7 +243,9 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     option("--pairs", type=int, help="interleaved pairs (10; --quick: 3)")
     option("--seconds", type=float, help="duration of one run (0.3; --quick: 0.1)")
     option("--quick", action="store_true", help="few short pairs: for a look, not for a claim")
-    option("--only", action="append", default=[], metavar="NAME", help="bars whose name contains or matches NAME")
+    option(
+        "--only", action="append", default=[], metavar="NAME", help="bars whose name begins with NAME (or matches it)"
+    )
     option("--daemon", choices=host.KINDS, default="fastxs", help="whom to judge (fastxs)")
     option("--scale", type=float, default=1.0, help="size of the situations; 0.01: 40 connections, 10,000 nodes (1)")
     option("--json", type=Path, metavar="FILE", help="write everything that was read to FILE")

@@ -106,7 +106,12 @@ def test_usage_is_refused_with_one_line() -> None:
 
 def test_bars_have_names_of_their_own() -> None:
     assert len({bar.name for bar in BARS}) == len(BARS)
-    assert [bar.name for bar in select(["depth1-r*"])] == ["depth1-read"]
+    assert [bar.name for bar in select(["depth1"])] == ["depth1-read", "depth1-write"]
+    assert [bar.name for bar in select(["*-aborts", "memory-w"])] == [
+        "lockstep-aborts",
+        "lockstep-aborts-bare",
+        "memory-watch",
+    ]
 
 
 def test_what_cannot_be_measured_is_not_met(

@@ -43,7 +43,8 @@
 #include <unistd.h>
 
 enum op {
-    DIRECTORY = 1, READ = 2, WATCH = 4, START = 6, END = 7, WRITE = 11, MKDIR = 12, RM = 13, WATCH_EVENT = 15, ERROR = 16,
+    DIRECTORY = 1, READ = 2, WATCH = 4, START = 6, END = 7, WRITE = 11, MKDIR = 12, RM = 13,
+    WATCH_EVENT = 15, ERROR = 16,
 };
 struct header {
     uint32_t type, req_id, tx_id, len;
@@ -330,8 +331,8 @@ static void complain(const struct conn *c, const struct header *h, const char *b
     for (uint32_t i = 0; i < n; i++)    /* it goes into JSON */
         got[i] = body[i] < ' ' || body[i] > '~' || body[i] == '"' || body[i] == '\\' ? '.' : body[i];
     got[n] = 0;
-    snprintf(count.first_error, sizeof count.first_error, "%s: %s: connection %u request %u type %u tx %u len %u: %s", load->name, what,
-             c->index, h->req_id, h->type, h->tx_id, h->len, got);
+    snprintf(count.first_error, sizeof count.first_error, "%s: %s: connection %u request %u type %u tx %u len %u: %s",
+             load->name, what, c->index, h->req_id, h->type, h->tx_id, h->len, got);
 }
 
 /* The first listing is looked at name by name; the others must be the same bytes. */
@@ -395,6 +396,13 @@ static const char *check(const struct conn *c, const struct header *h, const cha
     }
 }
 
+/* whether the whole transaction is to be done again */
+static bool is_conflict(const struct conn *c, const struct header *h, const char *body)
+{
+    return h->type == ERROR && h->req_id == c->answered && h->tx_id == c->tx_id && h->len == 7 &&
+           !memcmp(body, "EAGAIN", 7);
+}
+
 static void stop(struct conn *c)
 {
     c->busy = false;
@@ -408,7 +416,7 @@ static void step_answered(struct conn *c, const struct header *h, const char *bo
 
     if (!c->busy)
         return;
-    if (wrong && step == LAST_STEP && h->type == ERROR && h->req_id == c->answered && h->len == 7 && !memcmp(body, "EAGAIN", 7)) {
+    if (wrong && step == LAST_STEP && is_conflict(c, h, body)) {
         count.eagain++;
         c->step_sent = c->step_done = 0;
     } else if (wrong) {
@@ -747,12 +755,14 @@ static void measure(void)
     own = own_cpu_ns() - own;
     cpu = cpu_ns() - cpu;
 
-    printf("{\"workload\": \"%s\", \"connections\": %u, \"depth\": %u, \"requests\": %llu, \"errors\": %llu, \"first_error\": \"%s\", "
-           "\"eagain\": %llu, \"commits\": %llu, \"events\": %llu, \"wall_s\": %.6f, \"cpu_ns\": %llu, \"client_cpu_ns\": %llu, "
-           "\"p50_ns\": %llu, \"p99_ns\": %llu, \"p999_ns\": %llu, \"rss_start\": %llu, \"rss_open\": %llu, \"rss_end\": %llu}\n",
-           opt.workload, opt.connections, opt.depth, ull(count.requests), ull(count.errors), count.first_error, ull(count.eagain),
-           ull(count.commits), ull(count.events), (double)wall / 1e9, ull(cpu), ull(own), ull(percentile(0.5)), ull(percentile(0.99)),
-           ull(percentile(0.999)), ull(rss_start), ull(rss_open), ull(rss_bytes()));
+    printf("{\"workload\": \"%s\", \"connections\": %u, \"depth\": %u, \"requests\": %llu, \"errors\": %llu, ",
+           opt.workload, opt.connections, opt.depth, ull(count.requests), ull(count.errors));
+    printf("\"first_error\": \"%s\", \"eagain\": %llu, \"commits\": %llu, \"events\": %llu, \"wall_s\": %.6f, ",
+           count.first_error, ull(count.eagain), ull(count.commits), ull(count.events), (double)wall / 1e9);
+    printf("\"cpu_ns\": %llu, \"client_cpu_ns\": %llu, \"p50_ns\": %llu, \"p99_ns\": %llu, \"p999_ns\": %llu, ",
+           ull(cpu), ull(own), ull(percentile(0.5)), ull(percentile(0.99)), ull(percentile(0.999)));
+    printf("\"rss_start\": %llu, \"rss_open\": %llu, \"rss_end\": %llu}\n",
+           ull(rss_start), ull(rss_open), ull(rss_bytes()));
     fflush(stdout);
     if (holds)
         while (read(0, input, sizeof input) > 0)
@@ -798,10 +808,11 @@ static uint64_t to_number(const char *name, const char *s, uint64_t min, uint64_
 static void options(int argc, char **argv)
 {
     static const struct option longs[] = {
-        { "socket", 1, 0, 's' }, { "workload", 1, 0, 'w' }, { "pid", 1, 0, 'p' }, { "connections", 1, 0, 'c' }, { "depth", 1, 0, 'd' },
-        { "requests", 1, 0, 'n' }, { "seconds", 1, 0, 't' }, { "warmup", 1, 0, 'u' }, { "at", 1, 0, 'a' }, { "of", 1, 0, 'o' },
-        { "keys", 1, 0, 'k' }, { "watches", 1, 0, 'W' }, { "first", 1, 0, 'x' }, { "cpu", 1, 0, 'C' }, { "slide", 0, 0, SLIDE },
-        { "lockstep", 0, 0, LOCKSTEP }, { "bare", 0, 0, BARE }, { "echo", 0, 0, ECHO }, { "help", 0, 0, HELP }, { 0, 0, 0, 0 },
+        { "socket", 1, 0, 's' }, { "workload", 1, 0, 'w' }, { "pid", 1, 0, 'p' }, { "connections", 1, 0, 'c' },
+        { "depth", 1, 0, 'd' }, { "requests", 1, 0, 'n' }, { "seconds", 1, 0, 't' }, { "warmup", 1, 0, 'u' },
+        { "at", 1, 0, 'a' }, { "of", 1, 0, 'o' }, { "keys", 1, 0, 'k' }, { "watches", 1, 0, 'W' },
+        { "first", 1, 0, 'x' }, { "cpu", 1, 0, 'C' }, { "slide", 0, 0, SLIDE }, { "lockstep", 0, 0, LOCKSTEP },
+        { "bare", 0, 0, BARE }, { "echo", 0, 0, ECHO }, { "help", 0, 0, HELP }, { 0, 0, 0, 0 },
     };
     const char *at = "bench";
     int o, i;
