@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.conversations.speak import World, nul
@@ -23,9 +25,11 @@ def answered(conn_id: int, domid: int, words: list[bytes]) -> bytes:
 
 
 @pytest.fixture
-def world() -> World:
+def world() -> Iterator[World]:
     core = pytest.importorskip("fastxs._core", exc_type=ImportError)
-    return World(core.Engine(control=answered))
+    world = World(core.Engine(control=answered))
+    yield world
+    world.engine.close()
 
 
 def test_words_there_and_text_back(world: World) -> None:

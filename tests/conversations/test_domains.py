@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conversations.speak import OK, Speaker, World, nul
-from tests.support.wire import Op
+from tests.conversations.speak import OK, World, nul
+from tests.support.wire import Op, pack
 
 
 def known(world: World, domid: int) -> bytes | str:
@@ -146,13 +146,26 @@ def test_a_second_introduction_keeps_nodes_and_rights(world: World) -> None:
     assert world.dom0.write("/a", b"2") == OK
     assert world.dom0.chmod("/a", "n0", "r1") == OK
     assert world.dom0.ask(Op.INTRODUCE, nul(1, 1, 2)) == OK
-    again = Speaker(world.engine, 1)
-    assert again.read("x") == b"1"
-    assert again.read("/a") == b"2"
+    assert guest.read("x") == b"1"
+    assert guest.read("/a") == b"2"
+
+
+def test_but_watches_transactions_and_half_a_request_are_gone(world: World) -> None:
+    guest = world.guest(1)
+    guest.quietly_watch("x", "t")
+    tx = guest.start()
+    assert guest.write("in-tx", b"1", tx) == OK
+    guest.peer.send_raw(pack(Op.READ, nul("x"), 1)[:17])
+    assert world.dom0.ask(Op.INTRODUCE, nul(1, 1, 2)) == OK
+    assert world.dom0.write("/local/domain/1/x", b"1") == OK
+    assert guest.events() == []
+    assert guest.read("x") == b"1"
+    assert guest.commit(tx) == "ENOENT"
+    assert guest.read("in-tx") == "ENOENT"
 
 
 def test_the_domain_has_to_exist(world: World) -> None:
-    assert world.dom0.ask(Op.INTRODUCE, nul(9, 1, 1)) == "ENOENT"
+    assert world.dom0.ask(Op.INTRODUCE, nul(9, 1, 1)) == "EINVAL"  # whatever mapping its page comes to
     assert known(world, 9) == b"F\0"
 
 

@@ -24,16 +24,17 @@ def everywhere(speaker: Speaker, path: bytes) -> set[bytes | str]:
     return answers
 
 
-@pytest.mark.parametrize("char", LEGAL)
-def test_a_legal_character(dom0: Speaker, char: str) -> None:
-    assert dom0.write(f"/x/{char}", b"here") == OK
-    assert dom0.read(f"/x/{char}") == b"here"
-    assert dom0.ls("/x") == [char]
+def test_legal_characters(dom0: Speaker) -> None:
+    for char in LEGAL:
+        assert dom0.write(f"/x/{char}", char.encode()) == OK
+        assert dom0.read(f"/x/{char}") == char.encode()
+    assert dom0.ls("/x") == list(LEGAL)
 
 
-@pytest.mark.parametrize("char", [c for c in range(1, 256) if chr(c) not in LEGAL + "/"])
-def test_an_illegal_character(dom0: Speaker, char: int) -> None:
-    assert everywhere(dom0, b"/x/%c/y" % char) == {"EINVAL"}
+def test_illegal_characters(dom0: Speaker) -> None:
+    for char in range(1, 256):
+        if chr(char) not in LEGAL + "/":
+            assert everywhere(dom0, b"/x/%c/y" % char) == {"EINVAL"}
 
 
 @pytest.mark.parametrize(

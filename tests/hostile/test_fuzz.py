@@ -1,4 +1,4 @@
-"""Random bytes into one connection: it may be closed, nobody else may notice, and nothing inside may be out of order."""
+"""Random bytes into one connection: it may be closed, nobody else notices, and nothing inside is out of order."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from fastxs._core import Engine
 
 WORDS = st.sampled_from(
-    [b"/", b"/a", b"/a/b", b"a", b"/tool", b"@releaseDomain", b"@introduceDomain", b"/local/domain/", b"/local/domain/1",
-     b"//", b"", b"T", b"F", b"0", b"1", b"65535", b"-1", b"n0", b"b1", b"r32757", b"n1", b"nodes", b"x" * 300,
-     b"\xff\xfe", b"/\x01"]
+    [b"/", b"/a", b"/a/b", b"a", b"/tool", b"@releaseDomain", b"@introduceDomain", b"/local/domain/",
+     b"/local/domain/1", b"//", b"", b"T", b"F", b"0", b"1", b"65535", b"-1", b"n0", b"b1", b"r32757", b"n1", b"nodes",
+     b"x" * 300, b"\xff\xfe", b"/\x01"]
 )  # fmt: skip
 STRUCTURED = st.builds(lambda words, rest: b"".join(word + b"\0" for word in words) + rest,
                        st.lists(WORDS, max_size=5), st.sampled_from([b"", b"", b"rest"]))  # fmt: skip
@@ -48,7 +48,7 @@ def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
 
 def whole(stream: bytes) -> tuple[list[tuple[int, int, int]], bool]:
     """The headers of all whole messages of a stream, and whether a bad length ends it."""
-    found = []
+    found: list[tuple[int, int, int]] = []
     at = 0
     while len(stream) - at >= HEADER.size:
         op, req_id, tx_id, length = HEADER.unpack_from(stream, at)

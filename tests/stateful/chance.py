@@ -47,8 +47,9 @@ class Chance:
         return [
             Join(0),
             Join(0),
+            Join(0),
             *(Birth(domid) for domid in GUESTS),
-            *(Join(domid) for domid in (1, 1, 2, 3)),
+            *(Join(domid) for domid in (1, 2, 3)),
             *limits,
             Say(tool, Op.SET_TARGET, b"2\x001\0"),
             Say(tool, Op.MKDIR, b"/t\0"),
@@ -109,7 +110,7 @@ class Chance:
         there = self.pair.model.domains.get(domid)
         if there is None or not there.introduced:
             return Birth(domid)
-        if not self.pair.of(domid) or pick.random() < 0.3:
+        if not self.pair.of(domid):
             return Join(domid)
         kind = pick.random()
         if kind < 0.3:

@@ -427,7 +427,9 @@ NO_TX: Final = {Op.WATCH, Op.UNWATCH}
 class Model:
     """The whole store.  `request` does what one message asks for; what leaves is in each connection's `out`."""
 
-    def __init__(self) -> None:
+    def __init__(self, reset: Callable[[Connection], None] = lambda _: None) -> None:
+        self.reset = reset
+        """Told when a connection begins anew: a request that it was in the middle of is none of ours."""
         self.generation = itertools.count(1)
         self.quotas = dict(QUOTAS)
         self.domains: dict[int, Domain] = {0: Domain(dict(QUOTAS), introduced=True)}
@@ -705,7 +707,10 @@ class Model:
         given = strings(payload)
         if len(given) < 3 or (domid_of(given[0]), atoi(given[2]))[1] <= 0:
             raise RefusedError("EINVAL")
-        domid, domain = domid_of(given[0]), self.existing(given[0])
+        domid = domid_of(given[0])
+        domain = self.domains.get(domid)
+        if domain is None:
+            raise RefusedError("EINVAL")
         if not domain.introduced:
             domain.introduced = True
             self.special("@introduceDomain", None)
@@ -713,6 +718,7 @@ class Model:
         for conn in self.connections:
             if conn.domid == domid != 0:
                 self.reset_watches(conn, b"", 0)
+                self.reset(conn)
         return b"OK\0"
 
     def release(self, _conn: Connection, payload: bytes, _tx_id: int) -> bytes:
@@ -720,9 +726,7 @@ class Model:
         if domid == 0:
             raise RefusedError("EINVAL")
         domain = self.known(one(payload))
-        for conn in self.connections:
-            if conn.domid == domid:
-                self.reset_watches(conn, b"", 0)
+        self.connections = [conn for conn in self.connections if conn.domid != domid]
         self.domains[domid] = Domain(dict(self.quotas))
         self.forget(domid, domain)
         return b"OK\0"

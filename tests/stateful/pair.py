@@ -29,7 +29,7 @@ class Say(NamedTuple):
 
 
 class Join(NamedTuple):
-    """A new connection of a domain."""
+    """A new connection of a domain; a guest has only one."""
 
     domid: int
 
@@ -109,7 +109,7 @@ class Pair:
                 if line is not None:
                     self.say(line, op, payload, tx_id)
             case Join(domid):
-                if domid in self.model.domains and self.model.domains[domid].introduced:
+                if domid in self.model.domains and not (domid and self.of(domid)):
                     self.lines.append(Line(self.engine, self.model, domid))
             case Leave(place):
                 line = self.line(place)

@@ -13,12 +13,14 @@ class StandIn:
     """As much of `fastxs._core.Engine` as conversations use."""
 
     def __init__(self) -> None:
-        self.model = Model()
+        self.model = Model(self.reset)
         self._peers: dict[int, tuple[Connection, bytearray]] = {}
         self._out: dict[int, bytearray] = {}
         self._next = 1
 
     def attach(self, domid: int) -> int:
+        if domid and any(conn.domid == domid for conn in self.model.connections):
+            raise ValueError(f"domain {domid} is attached already")
         conn_id, self._next = self._next, self._next + 1
         conn = Connection(domid)
         self.model.connections.append(conn)
@@ -41,6 +43,12 @@ class StandIn:
             self.model.request(conn, op, bytes(rest[HEADER.size : HEADER.size + length]), tx_id)
             self._collect(conn, req_id, tx_id)
             del rest[: HEADER.size + length]
+
+    def reset(self, conn: Connection) -> None:
+        """A connection begins anew."""
+        for other, rest in self._peers.values():
+            if other is conn:
+                rest.clear()
 
     def _collect(self, speaker: Connection | None, req_id: int, tx_id: int) -> None:
         for conn_id, (conn, _) in self._peers.items():

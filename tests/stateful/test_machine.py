@@ -47,8 +47,9 @@ class Conversation(RuleBasedStateMachine):
         actions: tuple[Action, ...] = (
             Join(0),
             Join(0),
+            Join(0),
             *(Birth(domid) for domid in GUESTS),
-            *(Join(domid) for domid in (1, 1, 2, 3)),
+            *(Join(domid) for domid in (1, 2, 3)),
             Limit(3, "nodes", 5),
             Limit(3, "watches", 2),
             Limit(3, "transactions", 2),
