@@ -241,7 +241,9 @@ cdef class Engine:
         if d == NULL:
             raise LookupError("domain %d does not exist: pretend(%d, True) first" % (domid, domid))
         if d.conn != NULL and domid != s.priv_domid:
-            raise ValueError("domain %d is attached already" % domid)
+            if d.conn.kind != KIND_MEMORY:
+                raise ValueError("domain %d has a ring" % domid)
+            self.disconnect(d.conn.serial)      # a domain has one peer: this one begins anew
         conn = conn_new(s, KIND_MEMORY, -1, domid)
         if conn == NULL:
             raise MemoryError

@@ -108,7 +108,7 @@ cdef void mark_ready(Store *s, Conn *conn) noexcept nogil:
 
 cdef void conn_refuse(Store *s, Conn *conn, const char *why) noexcept nogil:
     say(s, SAY_PROTOCOL, conn.domain, conn.serial, why, <uint32_t>strlen(why), 0)
-    if conn.kind == KIND_SOCKET:
+    if conn.kind == KIND_SOCKET or (conn.kind == KIND_MEMORY and conn.privileged):
         conn.flags |= CONN_DEAD
     else:                                       # the domain lives: only its real death may end it (XSA-325)
         watches_drop(s, conn)

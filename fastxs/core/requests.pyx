@@ -177,8 +177,8 @@ cdef int locate(Store *s, Req *r, const char *p, uint32_t n, uint32_t need, bint
     if spot.found:
         if r.conn.privileged or (conn_rights(s, r.conn, view_perms(s, r.view, spot)) & need) == need:
             return 0
-    elif r.conn.privileged or (conn_rights(s, r.conn, view_above_perms(s, r.view, spot)) & need) == need:
-        return ENOENT
+    elif r.conn.privileged or conn_rights(s, r.conn, view_above_perms(s, r.view, spot)) & need:
+        return ENOENT                           # one of the wanted rights is enough to know, as in C
     denied(s, r, path)
     return EACCES
 
@@ -460,7 +460,9 @@ cdef int read_perms(Store *s, Req *r, const char *first, Ace *list, uint32_t cou
         error = perm_parse(p, &list[i])
         if error:
             return error
-        if list[i].domid != DOMID_ANY and domain_know(s, list[i].domid) == NULL:
+        if list[i].domid == DOMID_ANY and (r.conn.domain == NULL or r.conn.domain.features & FEATURE_DOMID_ANY):
+            pass                                # means everybody to those who were offered it
+        elif domain_know(s, list[i].domid) == NULL:
             list[i].flags = ACE_STALE
         p += strlen(p) + 1
     return 0
@@ -469,6 +471,8 @@ cdef int read_perms(Store *s, Req *r, const char *first, Ace *list, uint32_t cou
 cdef int set_perms(Store *s, Req *r, Path *path, const char *name, Ace *list, uint32_t count) noexcept nogil:
     cdef Spot spot
     cdef handle perms, old
+    cdef const char *value = NULL
+    cdef uint32_t n = 0, size
     cdef int error
     if list[0].flags & ACE_STALE or list[0].domid >= DOMIDS:
         return ENOENT                           # the owner must exist
@@ -480,6 +484,11 @@ cdef int set_perms(Store *s, Req *r, Path *path, const char *name, Ace *list, ui
         return error
     if not r.conn.privileged and list[0].domid != owner_of(s, view_perms(s, r.view, &spot)):
         return EPERM                            # nodes cannot be given away (XSA-352)
+    if not r.conn.privileged:
+        view_value(s, r.view, &spot, &value, &n)
+        size = node_size(s, r, &spot, n) + 8 * count - 8 * (<Perms *>at(s, view_perms(s, r.view, &spot))).count
+        if not quota_fits(s, r.conn.domain, Q_NODE_SIZE, size):
+            return over(s, r, Q_NODE_SIZE, ENOSPC)
     if r.dry:
         return ok(s, r)
     old = view_perms(s, r.view, &spot)
