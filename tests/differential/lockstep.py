@@ -221,13 +221,14 @@ class Pair:
     def do(self, step: Step) -> str:
         """One step on both sides; what differs, or ""."""
         self.steps += 1
-        if step.op < 0:
-            return self._pseudo(step)
+        self.story.step, self.story.transaction = step, bool(self.slots)
         for name, avoid in self.rules.avoids.items():
             expected = avoid(step, self.story)
             if expected is not None:
                 self.used[name] += 1
                 return self._alone(step, expected) if expected and self.a.kind != self.b.kind else ""
+        if step.op < 0:
+            return self._pseudo(step)
         slot = self.slots.get(step.slot)
         if step.tx == IN_SLOT and (slot is None or slot.conn != step.conn):
             return ""
@@ -286,7 +287,7 @@ class Pair:
                 self.begin()
                 return ""
             mine.came[-1] = answer
-        replies = self._compare(step)
+        replies = self._compare_unordered(step) if self.rules.unordered else self._compare(step)
         if isinstance(replies, str):
             return replies
         self._learn(step, *replies)
@@ -364,7 +365,9 @@ class Pair:
                 {said for said in link.came if said.op == Op.WATCH_EVENT} for link in (mine, theirs)
             )  # fmt: skip
             more, less = ours - others, others - ours
-            if less or not all(self._extra(said, self.rules.extras_ours) for said in more):
+            named = [self._extra(said, self.rules.extras_ours) for said in more]
+            named += [self._extra(said, self.rules.extras_theirs) for said in less]
+            if not all(named):
                 return self._tell(conn)
             if list(mine.came) != list(theirs.came):
                 self.used[self.rules.unordered] += 1
