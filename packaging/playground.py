@@ -5,6 +5,7 @@ Owns the life of these processes and of their files, and leaves nothing behind: 
 """
 
 import argparse
+import fcntl
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from fastxs.hypervisor import simxen
-from fastxs.hypervisor.host import Host, HostError
+from fastxs.hypervisor.host import XEN_BIN, Host, HostError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LONGEST_SOCKET = 107  # bytes: sun_path of a unix socket's address, less the final NUL
@@ -26,6 +27,8 @@ LONGEST_SOCKET = 107  # bytes: sun_path of a unix socket's address, less the fin
 AS_OURS = ("setpriv", "--pdeathsig", "TERM", "--", "setsid", "--")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+# Debian's xenstore-control in the path is a script that asks a running Xen for its version first.
+CONTROL = XEN_BIN / "xenstore-control"
 TRY = """
 {guests} simulated guests are talking to fastxsd (process {pid}); the socket is
     {socket}
@@ -34,7 +37,7 @@ Try, in another terminal:
     xenstore-ls                     # Debian's own clients (package xenstore-utils){absent}
     xenstore-watch /local/domain
     xenstore-write /tool/hello world && xenstore-read /tool/hello
-    xenstore-control check
+    {control} check
 Ctrl-C stops it.
 """
 
@@ -58,6 +61,20 @@ def shared_pages() -> Iterator[Path]:
         yield pages
     finally:
         shutil.rmtree(pages, ignore_errors=True)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """HostError: another ./run has this folder; to start a daemon there would take its socket away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise HostError(f"another ./run is using {folder} already") from error
+    finally:
+        os.close(held)
 
 
 @contextmanager
@@ -89,8 +106,13 @@ def simulated_guests(count: int, env: dict[str, str]) -> Iterator[subprocess.Pop
 def serve(folder: Path, guests: int) -> str:
     """Run until somebody stops us or a process ends by itself; what to say then."""
     absent = "" if shutil.which("xenstore-ls") else " are not installed here"
-    with shared_pages() as pages, daemon(folder, pages) as host, simulated_guests(guests, host.env) as talkers:
-        print(TRY.format(guests=guests, pid=host.pid, socket=host.socket, absent=absent), flush=True)
+    with (
+        alone_in(folder),
+        shared_pages() as pages,
+        daemon(folder, pages) as host,
+        simulated_guests(guests, host.env) as talkers,
+    ):
+        print(TRY.format(guests=guests, pid=host.pid, socket=host.socket, absent=absent, control=CONTROL), flush=True)
         while talkers.poll() is None:
             time.sleep(0.2)
         return f"the simulated guests ended by themselves (status {talkers.returncode}); the daemon: {host.stderr()}"

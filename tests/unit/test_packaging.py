@@ -64,7 +64,7 @@ def test_the_sdist_holds_every_source_and_nothing_built(tmp_path: Path) -> None:
         for path in (ROOT / folder).rglob("*")
         if path.suffix in {".py", ".pyi", ".pyx", ".pxd", ".c", ".h", ".sh", ".md", ".toml", ".typed"}
     }
-    assert not sources - packed
+    assert sorted(sources - packed) == []
     assert {"run", "test", "tox.ini", "setup.py", "LICENSE", "README.md", "CHANGELOG.md"} <= packed
 
 
@@ -105,6 +105,10 @@ def test_run_serves_until_it_is_stopped_and_leaves_nothing(tmp_path: Path, how: 
             assert "2 simulated guests are talking" in said, said
             assert f"XENSTORED_PATH={tmp_path}/run/socket" in said
             assert len(in_shared_memory() - before) == 1
+            second = subprocess.run(command, capture_output=True, text=True, timeout=20)
+            assert second.returncode == 1
+            assert second.stderr == f"./run: another ./run is using {tmp_path} already\n"
+            assert (tmp_path / "run" / "socket").is_socket()
             children = children_of(run.pid)
             assert len(children) == 2  # the daemon and the guests
         finally:
