@@ -194,12 +194,13 @@ cdef class Engine:
 
     cdef int answer_control(self, Conn *conn, const char *data, uint32_t n, Buf *reply) noexcept:
         """errno, or 0 and the reply's bytes."""
-        cdef bytes payload = data[:n]
         cdef bytes answer
-        if not payload.endswith(b"\0") or self.control is None:
+        words = data[:n].split(b"\0")
+        words.pop()                             # what is behind the last NUL, or all if there is none
+        if not words or self.control is None:
             return EINVAL
         try:
-            answer = self.control(conn.serial, conn.domid, payload[:n - 1].split(b"\0"))
+            answer = self.control(conn.serial, conn.domid, words)
             return buf_add(reply, PyBytes_AsString(answer), <uint32_t>len(answer))
         except ControlError as refusal:
             return error_number(refusal.word.encode()) or EINVAL

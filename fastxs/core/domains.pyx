@@ -7,7 +7,7 @@ nothing of it (XSA-322).  Refuses to know requests; the hypervisor is seen throu
 """
 from libc.errno cimport EINVAL, ENOMEM
 from libc.stdint cimport int32_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from fastxs.core.heap cimport at
@@ -20,6 +20,10 @@ from fastxs.core.transactions cimport txs_drop
 from fastxs.core.tree cimport node_at, reclaim, tree_path, tree_remove, tree_set_perms
 from fastxs.core.watches cimport fire_removed, fire_special, watches_drop
 from fastxs.core.wire cimport FEATURE_DOMID_ANY, FEATURE_ERROR, FEATURE_RECONNECTION, FEATURE_WATCHDEPTH
+
+cdef extern from "stdlib.h" nogil:
+    void qsort_r(void *base, size_t n, size_t size, int (*)(const void *, const void *, void *) noexcept nogil,
+                 void *arg)
 
 cdef enum:
     FEATURES = FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCHDEPTH | FEATURE_DOMID_ANY
@@ -108,7 +112,9 @@ cdef int domain_introduce(Store *s, uint32_t domid, uint32_t port) noexcept nogi
     if d.introduced and conn != NULL:
         conn_reset(s, conn)
         conn.flags &= ~CONN_IGNORED             # a ring that broke the rules may begin again
-        return ring_attach(s, conn, d, port) if conn.kind == KIND_RING else 0
+        if conn.kind == KIND_RING:
+            ring_attach(s, conn, d, port)       # a port that cannot be bound leaves it without one, as in C
+        return 0
     if s.border != NULL and conn == NULL and domid != s.store_domid:
         conn = conn_new(s, KIND_RING, -1, domid)
         if conn == NULL:
@@ -139,30 +145,71 @@ cdef void reown(Store *s, handle node, uint32_t heir) noexcept nogil:
         perms_drop(s, new)
 
 
+cdef uint32_t depth_of(Store *s, handle h) noexcept nogil:
+    cdef uint32_t n = 0
+    while node_at(s, h).parent:
+        h = node_at(s, h).parent
+        n += 1
+    return n
+
+
+cdef int in_tree_order(const void *a, const void *b, void *store) noexcept nogil:
+    """Two nodes, neither above the other, as a walk of the tree meets them."""
+    cdef Store *s = <Store *>store
+    cdef handle x = (<const handle *>a)[0], y = (<const handle *>b)[0]
+    cdef uint32_t dx = depth_of(s, x), dy = depth_of(s, y)
+    while dx > dy:
+        x = node_at(s, x).parent
+        dx -= 1
+    while dy > dx:
+        y = node_at(s, y).parent
+        dy -= 1
+    while node_at(s, x).parent != node_at(s, y).parent:
+        x = node_at(s, x).parent
+        y = node_at(s, y).parent
+    return -1 if node_at(s, x).birth < node_at(s, y).birth else 1
+
+
 cdef void drop_nodes(Store *s, Domain *d) noexcept nogil:
     """Its nodes go, each with all below it (XSA-419); `/` and the specials cannot go and fall to the privileged domain."""
-    cdef handle h, up, top
+    cdef handle h, up, top, following
+    cdef uint32_t count = 0, i
+    cdef handle *tops
     while reclaim(s, 1 << 20):                  # so that only what stands in the tree is on the list
         pass
-    while d.nodes:
-        h = d.nodes
+    h = d.nodes
+    while h:
+        following = node_at(s, h).mine_next
         if h == s.root or node_at(s, h).parent == s.specials or s.keep_orphans:
             reown(s, h, s.priv_domid)
-            if d.nodes == h:                    # no memory
-                return
-            continue
-        top = up = h                            # the highest of its nodes above this one: one removal for all
-        while up != s.root and up != s.specials:
-            if owner_of(s, node_at(s, up).perms) == d.domid:
-                top = up
+        else:
+            count += 1
+        h = following
+    tops = <handle *>malloc((count + 1) * sizeof(handle))
+    if tops == NULL:
+        return
+    count = 0
+    h = d.nodes
+    while h:
+        top = 0                                 # is another of its nodes above?  Then that one takes this along
+        up = node_at(s, h).parent
+        while up and not top:
+            top = up if owner_of(s, node_at(s, up).perms) == d.domid else 0
             up = node_at(s, up).parent
+        if not top:
+            tops[count] = h
+            count += 1
+        h = node_at(s, h).mine_next
+    qsort_r(tops, count, sizeof(handle), in_tree_order, s)
+    for i in range(count):
         s.scratch.len = 0
-        if tree_path(s, top, &s.scratch):
-            return
-        fire_removed(s, s.scratch.data, s.scratch.len, top)
-        tree_remove(s, top)
-        while reclaim(s, 1 << 20):
-            pass
+        if tree_path(s, tops[i], &s.scratch):
+            break
+        fire_removed(s, s.scratch.data, s.scratch.len, tops[i])
+        tree_remove(s, tops[i])
+    free(tops)
+    while reclaim(s, 1 << 20):
+        pass
 
 
 cdef void domain_remove(Store *s, Domain *d, bint plain) noexcept nogil:

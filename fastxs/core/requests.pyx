@@ -44,6 +44,11 @@ cdef enum:
     RECLAIM_NOW = 4096          # nodes given back within the request that removed them
     RECLAIM_SLICE = 64          # and with each later one, while there are more
 
+ctypedef enum Specials:          # what a path that begins with `@` is to a request
+    SPECIAL_NONE                # illegal
+    SPECIAL_NODE                # one of the two nodes that carry the events' permissions
+    SPECIAL_WATCH               # an event's name: any bytes (SPEC 1.5)
+
 cdef struct Operation:
     Handler handler
     uint32_t flags
@@ -81,7 +86,10 @@ cdef bint one_string(Req *r) noexcept nogil:
 
 
 cdef uint32_t strings(Req *r, const char **out, uint32_t room) noexcept nogil:
-    """The payload's NUL-terminated strings, at most `room` of them; how many there are in all."""
+    """The payload's NUL-terminated strings, at most `room` of them; how many there are in all.
+
+    Bytes behind the last NUL do not matter, as in C.
+    """
     cdef uint32_t i = 0, count = 0
     cdef const char *end
     while i < r.len:
@@ -93,10 +101,6 @@ cdef uint32_t strings(Req *r, const char **out, uint32_t room) noexcept nogil:
         count += 1
         i = <uint32_t>(end - r.data) + 1
     return count
-
-
-cdef bint all_strings(Req *r) noexcept nogil:
-    return r.len > 0 and r.data[r.len - 1] == 0
 
 
 cdef int number(const char *text, uint32_t largest, uint32_t *value) noexcept nogil:
@@ -114,11 +118,11 @@ cdef int number(const char *text, uint32_t largest, uint32_t *value) noexcept no
 
 # ---- naming a node -----------------------------------------------------------------------------------
 
-cdef int canonical(Store *s, Req *r, const char *p, uint32_t n, bint specials, Path *out) noexcept nogil:
+cdef int canonical(Store *s, Req *r, const char *p, uint32_t n, Specials specials, Path *out) noexcept nogil:
     """A legal path in absolute form: the request's own bytes, or made in scratch.  0, EINVAL or ENOMEM."""
     cdef char[32] base
     cdef uint32_t size, counted
-    if not path_is_legal(p, n, specials):
+    if not path_is_legal(p, n, specials != SPECIAL_NONE) and (specials != SPECIAL_WATCH or n == 0 or p[0] != c'@'):
         return EINVAL
     out.p = p
     out.len = n
@@ -153,7 +157,7 @@ cdef int over(Store *s, Req *r, uint32_t item, int error) noexcept nogil:
     return error
 
 
-cdef int locate(Store *s, Req *r, const char *p, uint32_t n, uint32_t need, bint specials, Path *path,
+cdef int locate(Store *s, Req *r, const char *p, uint32_t n, uint32_t need, Specials specials, Path *path,
                 Spot *spot) noexcept nogil:
     """Find what a path names and check the rights that the operation needs.
 
@@ -193,7 +197,7 @@ cdef int do_read(Store *s, Req *r) noexcept nogil:
     cdef int error
     if not one_string(r):
         return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, False, &path, &spot)
+    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, SPECIAL_NONE, &path, &spot)
     if error:
         return error
     view_value(s, r.view, &spot, &value, &n)
@@ -206,7 +210,7 @@ cdef int do_directory(Store *s, Req *r) noexcept nogil:
     cdef int error
     if not one_string(r):
         return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, False, &path, &spot)
+    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, SPECIAL_NONE, &path, &spot)
     if error:
         return error
     if r.view == NULL and view_list_size(s, NULL, &spot) > PAYLOAD_MAX:
@@ -264,9 +268,9 @@ cdef int do_directory_part(Store *s, Req *r) noexcept nogil:
     cdef long offset
     cdef bint last = False
     cdef int error
-    if not all_strings(r) or strings(r, part, 2) != 2:
+    if strings(r, part, 2) != 2:
         return EINVAL
-    error = locate(s, r, part[0], <uint32_t>strlen(part[0]), RIGHT_READ, False, &path, &spot)
+    error = locate(s, r, part[0], <uint32_t>strlen(part[0]), RIGHT_READ, SPECIAL_NONE, &path, &spot)
     if error:
         return error
     offset = strtol(part[1], &end, 10)
@@ -315,7 +319,7 @@ cdef int do_get_perms(Store *s, Req *r) noexcept nogil:
     cdef int error
     if not one_string(r):
         return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, True, &path, &spot)
+    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, SPECIAL_NODE, &path, &spot)
     if error:
         return error
     list = view_perms(s, r.view, &spot)
@@ -387,7 +391,7 @@ cdef int do_write(Store *s, Req *r) noexcept nogil:
         return EINVAL
     value = nul + 1
     n = r.len - <uint32_t>(value - r.data)
-    error = locate(s, r, r.data, <uint32_t>(nul - r.data), RIGHT_WRITE, False, &path, &spot)
+    error = locate(s, r, r.data, <uint32_t>(nul - r.data), RIGHT_WRITE, SPECIAL_NONE, &path, &spot)
     if error and error != ENOENT:
         return error
     if not r.conn.privileged and r.conn.domain != NULL:
@@ -415,7 +419,7 @@ cdef int do_mkdir(Store *s, Req *r) noexcept nogil:
     cdef int error
     if not one_string(r):
         return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, False, &path, &spot)
+    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, SPECIAL_NONE, &path, &spot)
     if error == ENOENT:
         error = create(s, r, &path, &spot)
         if not error:
@@ -429,7 +433,7 @@ cdef int do_rm(Store *s, Req *r) noexcept nogil:
     cdef int error
     if not one_string(r):
         return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, False, &path, &spot)
+    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, SPECIAL_NONE, &path, &spot)
     if error == ENOENT and component_end(path.p, path.len, spot.rest) == path.len:
         return ok(s, r)                         # its parent exists: gone is gone
     if error:
@@ -468,20 +472,21 @@ cdef int read_perms(Store *s, Req *r, const char *first, Ace *list, uint32_t cou
     return 0
 
 
-cdef int set_perms(Store *s, Req *r, Path *path, const char *name, Ace *list, uint32_t count) noexcept nogil:
+cdef int set_perms(Store *s, Req *r, const char *name, Ace *list, uint32_t count) noexcept nogil:
+    cdef Path path
     cdef Spot spot
     cdef handle perms, old
     cdef const char *value = NULL
     cdef uint32_t n = 0, size
     cdef int error
     if list[0].flags & ACE_STALE or list[0].domid >= DOMIDS:
-        return ENOENT                           # the owner must exist
-    if name[0] == c'@' and not r.conn.privileged:
-        denied(s, r, path)
-        return EACCES
-    error = locate(s, r, name, <uint32_t>strlen(name), RIGHT_WRITE | RIGHT_OWNER, True, path, &spot)
+        return ENOENT                           # the owner must exist; C looks at that before the path
+    error = locate(s, r, name, <uint32_t>strlen(name), RIGHT_WRITE | RIGHT_OWNER, SPECIAL_NODE, &path, &spot)
     if error:
         return error
+    if path.special and not r.conn.privileged:
+        denied(s, r, &path)
+        return EACCES
     if not r.conn.privileged and list[0].domid != owner_of(s, view_perms(s, r.view, &spot)):
         return EPERM                            # nodes cannot be given away (XSA-352)
     if not r.conn.privileged:
@@ -497,7 +502,7 @@ cdef int set_perms(Store *s, Req *r, Path *path, const char *name, Ace *list, ui
     error = view_set_perms(s, r.view, &spot, perms) if perms else ENOMEM
     if not error:
         if not path.special:
-            changed(s, r, path, &spot, old)
+            changed(s, r, &path, &spot, old)
         ok(s, r)
     elif perms:
         perms_drop(s, perms)
@@ -509,28 +514,21 @@ cdef int do_set_perms(Store *s, Req *r) noexcept nogil:
     cdef const char *part[2]
     cdef Ace[8] few
     cdef Ace *list = few
-    cdef Path path
     cdef uint32_t count
     cdef int error
-    if not all_strings(r):
-        return EINVAL
     count = strings(r, part, 2)
     if count < 2:
         return EINVAL
     count -= 1
     if not quota_fits(s, r.conn.domain, Q_PERMS, count) and not r.conn.privileged:
         return over(s, r, Q_PERMS, ENOSPC)
-    if not path_is_legal(part[0], <uint32_t>strlen(part[0]), True):
-        return EINVAL
     if count > 8:
         list = <Ace *>calloc(count, sizeof(Ace))
         if list == NULL:
             return ENOMEM
     error = read_perms(s, r, part[1], list, count)
     if not error:
-        error = canonical(s, r, part[0], <uint32_t>strlen(part[0]), True, &path)
-    if not error:
-        error = set_perms(s, r, &path, part[0], list, count)
+        error = set_perms(s, r, part[0], list, count)
     if list != few:
         free(list)
     return error
@@ -545,8 +543,6 @@ cdef int do_watch(Store *s, Req *r) noexcept nogil:
     cdef long depth = -1
     cdef handle watch = 0
     cdef int error
-    if not all_strings(r):
-        return EINVAL
     count = strings(r, part, 3)
     if count != 2 and count != 3:
         return EINVAL
@@ -557,7 +553,7 @@ cdef int do_watch(Store *s, Req *r) noexcept nogil:
         if depth < 0 or depth > 0x7FFFFFFF:
             return EINVAL
     n = <uint32_t>strlen(part[0])
-    error = canonical(s, r, part[0], n, True, &path)
+    error = canonical(s, r, part[0], n, SPECIAL_WATCH, &path)
     if error:
         return error
     if not r.conn.privileged and r.conn.domain != NULL:
@@ -581,9 +577,9 @@ cdef int do_unwatch(Store *s, Req *r) noexcept nogil:
     cdef const char *part[2]
     cdef Path path
     cdef int error
-    if not all_strings(r) or strings(r, part, 2) != 2:
+    if strings(r, part, 2) != 2:
         return EINVAL
-    if canonical(s, r, part[0], <uint32_t>strlen(part[0]), True, &path):
+    if canonical(s, r, part[0], <uint32_t>strlen(part[0]), SPECIAL_WATCH, &path):
         return ENOENT                           # nothing illegal can be watched
     error = watch_remove(s, r.conn, path.p, path.len, part[1], <uint32_t>strlen(part[1]))
     return error if error else ok(s, r)
@@ -744,14 +740,14 @@ cdef int domid_of(Req *r, uint32_t *domid) noexcept nogil:
 cdef int do_introduce(Store *s, Req *r) noexcept nogil:
     cdef const char *part[3]
     cdef uint32_t domid = 0
-    cdef long port
+    cdef uint32_t port
     cdef int error
     if strings(r, part, 3) < 3 or number(part[0], DOMIDS - 1, &domid):
         return EINVAL
-    port = strtol(part[2], NULL, 10)
-    if port <= 0 or port > 0x7FFFFFFF:
+    port = <uint32_t>strtol(part[2], NULL, 10)  # -1 is a port like any other, as in C: binding it fails
+    if port == 0:
         return EINVAL
-    error = domain_introduce(s, domid, <uint32_t>port)
+    error = domain_introduce(s, domid, port)
     return error if error else ok(s, r)
 
 
@@ -821,7 +817,7 @@ cdef int do_get_feature(Store *s, Req *r) noexcept nogil:
     cdef const char *part[1]
     cdef uint32_t count = strings(r, part, 1), domid = r.conn.domid
     cdef Domain *d
-    if r.len and not all_strings(r) or count > 1:
+    if count > 1 or (count == 0 and r.len):
         return EINVAL
     if count == 1 and part[0][0] != 0:
         if not r.conn.privileged:
@@ -836,7 +832,7 @@ cdef int do_set_feature(Store *s, Req *r) noexcept nogil:
     cdef const char *part[2]
     cdef uint32_t domid = 0, mask = 0
     cdef Domain *d
-    if not all_strings(r) or strings(r, part, 2) != 2 or number(part[0], DOMIDS - 1, &domid) \
+    if strings(r, part, 2) != 2 or number(part[0], DOMIDS - 1, &domid) \
             or number(part[1], 0xFFFFFFFF, &mask):
         return EINVAL
     d = domain_know(s, domid)
@@ -875,7 +871,7 @@ cdef int do_get_quota(Store *s, Req *r) noexcept nogil:
     cdef uint32_t count = strings(r, part, 2), i
     cdef uint32_t *limits = NULL
     cdef int item = -1, error
-    if r.len and not all_strings(r) or count > 2:
+    if count > 2 or (count == 0 and r.len):
         return EINVAL
     if count == 0 or (count == 1 and part[0][0] == 0):
         s.text.len = 0
@@ -895,7 +891,7 @@ cdef int do_set_quota(Store *s, Req *r) noexcept nogil:
     cdef const char *text
     cdef unsigned long value
     cdef int item = -1, error
-    if not all_strings(r) or (count != 2 and count != 3):
+    if count != 2 and count != 3:
         return EINVAL
     error = quota_target(s, r, part, count, 3, &limits, &item)
     if error:

@@ -103,7 +103,7 @@ cdef handle wfind(Store *s, const char *p, uint32_t n, bint make) noexcept nogil
     cdef uint32_t i = 0 if p[0] == c'@' else 1, end
     cdef handle h = s.wspecials if p[0] == c'@' else s.wroot, child
     while i < n:
-        end = component_end(p, n, i)
+        end = component_end(p, n, i) if p[0] != c'@' else n        # a special's name is no path
         child = wchild(s, h, p + i, end - i)
         if child == 0 and make:
             child = wadd(s, h, p + i, end - i)
@@ -444,21 +444,20 @@ cdef void wpath(Store *s, handle h, char *out, uint32_t size) noexcept nogil:
 
 cdef void fire_special(Store *s, const char *name, uint32_t n, int32_t domid) noexcept nogil:
     """Plain: to watches without a depth.  `/domid` (Xen 4.22): to watches with depth >= 1, and on exactly that path."""
-    cdef handle w = wchild(s, s.wspecials, name, n), child, node, deepest = 0
+    cdef handle w = wchild(s, s.wspecials, name, n), child = 0, node, deepest = 0
     cdef handle perms
-    cdef uint32_t found, rest = 0, len = n, i
+    cdef uint32_t found = 0, rest = 0, len = n, i
     cdef char[64] text
     cdef Watch *watch
     cdef bint matches
-    if w == 0:
-        return
     node = tree_find(s, name, n, &deepest, &rest)
     perms = node_at(s, node).perms if node else 0
     memcpy(text, name, n)
-    found = gather(s, 0, w, 0)
+    if w:
+        found = gather(s, 0, w, 0)
     if domid >= 0:
         len += <uint32_t>snprintf(text + n, 16, b"/%d", domid)
-        child = wchild(s, w, text + n + 1, len - n - 1)
+        child = wchild(s, s.wspecials, text, len)
         if child:
             found = gather(s, found, child, 1)
         qsort(s.match, found, sizeof(Match), by_seq)
