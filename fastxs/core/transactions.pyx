@@ -191,15 +191,14 @@ cdef void view_value(Store *s, View *v, Spot *spot, const char **value, uint32_t
 
 
 cdef uint64_t view_generation(Store *s, View *v, Spot *spot) noexcept nogil:
+    """Within a transaction it grows with each of its writes, in the same way whenever its log is done again."""
     cdef TNode *t
-    cdef uint64_t gen
     if v == NULL:
         return generation(s, spot.node)
     t = tnode_at(s, spot.t)
-    gen = v.stamp
-    if t.base and not t.flags & T_CUT and generation(s, t.base) <= v.stamp:
-        gen = generation(s, t.base)
-    return gen + t.changes
+    if t.base and not t.flags & T_CUT:
+        return v.epoch + (generation(s, t.base) if generation(s, t.base) <= v.stamp else v.stamp)
+    return v.epoch
 
 
 cdef int view_list(Store *s, View *v, Spot *spot, Buf *out) noexcept nogil:
