@@ -4,7 +4,9 @@ Owns the sockets, the order of sending and reading, the pairing of transaction i
 conversations.  Refuses to know which requests are made (generate) and which differences are allowed (rules).
 
 Each connection's stream (events and replies in their order) is compared message by message, so that events before a
-reply, after it, and between two of them are told apart without waiting for any: they come in front of the next reply.
+reply and after it are told apart.  After a request that may have caused events every connection is asked for one more
+answer, behind which nothing can be on its way: a daemon may drop an event while an identical one is pending, and with
+that nothing is pending when the next request comes.
 """
 
 from __future__ import annotations
@@ -30,16 +32,30 @@ from tests.differential.generate import (
     SYNC,
     Step,
 )
-from tests.differential.rules import COMMIT_MORE, PENDING, RULES, SNAPSHOT, Rules, Said, Story, atoi, domids
+from tests.differential.rules import (
+    COMMIT_MORE,
+    RELEASE_ORDER,
+    RULES,
+    SNAPSHOT,
+    Rules,
+    Said,
+    Story,
+    atoi,
+    domids,
+)
 from tests.support.wire import HEADER, Op, Peer, Splitter, pack
 
 TIMEOUT_S: Final = 10.0
-SYNC_EVERY: Final = 64
 COMMIT_EVERY: Final = 8
 """Of so many commits that the reference refuses, ours may do one."""
-_CHANGES: Final = {
-    Op.WRITE, Op.MKDIR, Op.RM, Op.SET_PERMS, Op.INTRODUCE, Op.RELEASE, Op.TRANSACTION_END,
-}  # fmt: skip
+_CHANGES_AT_ONCE: Final = {Op.INTRODUCE, Op.RELEASE, Op.TRANSACTION_END}
+"""Inside a transaction too (its end changes something for the others; it is no longer among the open ones then)."""
+_CHANGES: Final = _CHANGES_AT_ONCE | {Op.WRITE, Op.MKDIR, Op.RM, Op.SET_PERMS}
+
+
+_FIRES: Final = _CHANGES | {Op.WATCH}
+_NOTHING: Final = Step(0, Op.GET_DOMAIN_PATH, b"0\0")
+"""A request that changes nothing and that every daemon answers alike."""
 
 
 class Difference(NamedTuple):
@@ -181,8 +197,6 @@ class Pair:
         self.steps = 0
         self.refused = 0
         self.slots: dict[int, Slot] = {}
-        self.recent: list[set[bytes]] = []
-        """Per connection: the events since its last reply."""
         self.used = self.story.used
         self._answers = list(self.rules.answers.items())
         self._poll = select.poll()
@@ -194,7 +208,6 @@ class Pair:
             side.wipe(self.story.held)
         self.story = Story(used=self.used)
         self.slots = {}
-        self.recent = [set() for _ in range(CONNECTIONS)]
         self._watch_links()
 
     def _watch_links(self) -> None:
@@ -209,8 +222,6 @@ class Pair:
         try:
             for at, step in enumerate(steps):
                 found = self.do(step)
-                if not found and at % SYNC_EVERY == SYNC_EVERY - 1:
-                    found = self.sync()
                 if found:
                     return Difference(at, step, found)
             found = self.sync() or self.compare_trees()
@@ -243,6 +254,8 @@ class Pair:
         if isinstance(replies, str):
             return replies
         self._learn(step, *replies)
+        if step.op in _FIRES and replies[1].op != Op.ERROR and not self.rules.unordered:
+            return self.sync()
         return ""
 
     def _exchange(self, step: Step, ids: tuple[int, int]) -> tuple[Said, Said] | str:
@@ -254,7 +267,26 @@ class Pair:
         self._await(*links)
         if self.rules.unordered:
             return self._compare_unordered(step)
+        if step.op == Op.RELEASE and self.rules.release_order:
+            self._replies_last(step, links)
         return self._compare(step)
+
+    def _replies_last(self, step: Step, links: tuple[Link, Link]) -> None:
+        """Put a reply behind all events of its request, on both sides."""
+        answered = self.req_id
+        self.req_id += 1
+        for link in links:
+            self._send(link, _NOTHING, 0)
+        self._await(*links)
+        positions = []
+        for link in links:
+            link.came.pop()
+            at = next(n for n, said in enumerate(link.came) if said.op != Op.WATCH_EVENT and said.req_id == answered)
+            positions.append(len(link.came) - at)
+            reply = link.came[at]
+            del link.came[at]
+            link.came.append(reply)
+        self.used[RELEASE_ORDER] += positions[0] != positions[1]
 
     def _send(self, link: Link, step: Step, tx_id: int) -> None:
         try:
@@ -323,21 +355,14 @@ class Pair:
         """Compare what came on every connection as far as both have it; the answers to `step`."""
         replies: tuple[Said, Said] | None = None
         for conn, (mine, theirs) in enumerate(zip(self.a.links, self.b.links, strict=True)):
-            ours, others, recent = mine.came, theirs.came, self.recent[conn]
+            ours, others = mine.came, theirs.came
             while ours and others:
                 one, two = ours[0], others[0]
                 if one == two or self._allowed(step, one, two):
                     ours.popleft()
                     others.popleft()
-                    if one.op == Op.WATCH_EVENT:
-                        recent.add(one.payload)
-                    else:
+                    if one.op != Op.WATCH_EVENT:
                         replies = one, two
-                        recent.clear()
-                elif self._pending_duplicate(one, recent):
-                    ours.popleft()
-                elif self._pending_duplicate(two, recent):
-                    others.popleft()
                 elif self._extra(one, self.rules.extras_ours):
                     ours.popleft()
                 elif self._extra(two, self.rules.extras_theirs):
@@ -389,14 +414,6 @@ class Pair:
             return True
         return False
 
-    def _pending_duplicate(self, said: Said, recent: set[bytes]) -> bool:
-        """An event like one that came since this connection's last reply: a daemon may have dropped it as still
-        pending, and whether it was pending is a matter of time, in two C daemons too."""
-        if said.op != Op.WATCH_EVENT or said.payload not in recent:
-            return False
-        self.used[PENDING] += 1
-        return True
-
     def _extra(self, said: Said, rules: dict[str, Callable[[Said, Story], bool]]) -> bool:
         if said.op != Op.WATCH_EVENT:
             return False
@@ -432,9 +449,10 @@ class Pair:
         elif step.op == Op.SET_TARGET:
             domid, target = map(atoi, domids(step))
             self.story.held.setdefault(domid, set()).add(target)
-        if step.op in _CHANGES and two.op != Op.ERROR and (step.tx != IN_SLOT or step.op == Op.TRANSACTION_END):
-            for number, slot in self.slots.items():
-                slot.outside |= step.tx != IN_SLOT or number != step.slot
+        if two.op == Op.ERROR or step.op not in (_CHANGES if step.tx != IN_SLOT else _CHANGES_AT_ONCE):
+            return
+        for slot in self.slots.values():
+            slot.outside = True
 
     def _forget(self, conn: int) -> None:
         for slot in [slot for slot, open_ in self.slots.items() if open_.conn == conn]:
@@ -465,7 +483,6 @@ class Pair:
     def _reopen(self, conn: int) -> None:
         for side in (self.a, self.b):
             side.reopen(conn)
-        self.recent[conn].clear()
         self._forget(conn)
         self._watch_links()
 
@@ -491,10 +508,14 @@ class Pair:
 
     def sync(self) -> str:
         """Fetch every event that is still on its way: each connection gets one more answer to wait for."""
+        self.req_id += 1
         for conn in range(CONNECTIONS):
-            found = self._exchange(Step(conn, Op.GET_DOMAIN_PATH, b"0\0"), (0, 0))
-            if isinstance(found, str):
-                return found
+            for side in (self.a, self.b):
+                self._send(side.links[conn], _NOTHING, 0)
+        self._await(*self.a.links, *self.b.links)
+        found = self._compare(_NOTHING)
+        if isinstance(found, str):
+            return found
         for conn, (mine, theirs) in enumerate(zip(self.a.links, self.b.links, strict=True)):
             if mine.came or theirs.came:
                 return self._tell(conn)

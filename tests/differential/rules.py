@@ -50,7 +50,7 @@ class Story:
 
 
 # The rules that need more than two messages; lockstep has them.
-PENDING: Final = "pending-duplicates"
+RELEASE_ORDER: Final = "release-order"
 COMMIT_MORE: Final = "transactions-commit-more"
 SNAPSHOT: Final = "transactions-snapshot"
 
@@ -68,6 +68,8 @@ class Rules:
     extras_ours: dict[str, Extra] = field(default_factory=dict)
     extras_theirs: dict[str, Extra] = field(default_factory=dict)
     avoids: dict[str, Avoid] = field(default_factory=dict)
+    release_order: bool = False
+    """A RELEASE's own reply may come before or after its events; lockstep has the rule `RELEASE_ORDER`."""
     transactions: bool = False
     """Ours may commit what the reference refuses, and may answer otherwise inside what the reference will refuse; what
     the reference commits has to be alike throughout.  lockstep has the rules `COMMIT_MORE` and `SNAPSHOT`."""
@@ -77,8 +79,9 @@ class Rules:
     def ids(self) -> set[str]:
         """Every id that a rule stands on."""
         ids = {*self.answers, *self.extras_ours, *self.extras_theirs, *self.avoids}
+        ids |= {RELEASE_ORDER} if self.release_order else set()
         ids |= {COMMIT_MORE, SNAPSHOT} if self.transactions else set()
-        return ids | {PENDING} | ({self.unordered} if self.unordered else set())
+        return ids | ({self.unordered} if self.unordered else set())
 
 
 def strings(payload: bytes) -> list[bytes]:
@@ -147,7 +150,7 @@ def new_operations(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
 def watch_depth_avoid(step: Step, story: Story) -> str | None:
     """A third string sets a watch here and is refused by C 4.17; depths that both refuse are sent and compared."""
     words = strings(step.payload)
-    if step.op != Op.WATCH or step.payload[-1:] != b"\0" or len(words) != 3:
+    if step.op != Op.WATCH or len(words) != 3:
         return None
     return "" if 0 <= atoi(words[2]) < 1 << 31 else None
 
@@ -267,6 +270,7 @@ FASTXS_C: Final = Rules(
         "special-set-perms": special_set_perms_avoid,
         "path-max-sockets": long_path,
     },
+    release_order=True,
     transactions=True,
 )
 
@@ -315,7 +319,7 @@ _OX_PATH: Final = re.compile(rb"(?!/tool|/deep|[^\0]*//)/?[a-z0-9/]*[a-z0-9]\0")
 
 
 def ox_plain(step: Step, story: Story) -> str | None:
-    """Only what both define: legal paths below `/`, owners that are domain 0, live transactions, nothing beside them."""
+    """Only what both define: legal paths below `/`, domain 0 for owner, live transactions, nothing beside them."""
     words = strings(step.payload)
     if step.op in (RECONNECT, SYNC):
         return None
