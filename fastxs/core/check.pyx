@@ -5,7 +5,7 @@ check, tests and reports.  Changes nothing but giving back what left the tree.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastxs.core.heap cimport at
+from fastxs.core.heap cimport at, slot
 from fastxs.core.model cimport (CHUNK_SHIFT, DOMIDS, HEAP_CLASSES, Q_MEMORY, Q_NODES, Q_TRANSACTIONS, Q_WATCHES, Blob,
                                 Conn, Domain, Item, Kids, Node, Perms, Store, Table, Tx, View, WNode, Watch, handle)
 from fastxs.core.perms cimport owner_of
@@ -17,7 +17,7 @@ cdef uint32_t items(Store *s, Table *t, list faults, str what) except *:
     cdef uint32_t i, count = 0, want
     cdef handle h
     for i in range(t.buckets):
-        h = t.segment[i >> 12][i & 4095]
+        h = slot(t, i)[0]
         while h:
             want = (<Item *>at(s, h)).hash & (2 * t.level - 1)
             if want >= t.buckets:

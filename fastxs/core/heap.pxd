@@ -37,6 +37,7 @@ cdef extern from *:
     """
     uint32_t fx_hash(uint64_t secret, uint32_t above, const char *p, uint32_t n) noexcept nogil
     uint64_t fx_fold(uint64_t a, uint64_t b) noexcept nogil
+    uint32_t fx_clz "__builtin_clz"(uint32_t i) noexcept nogil
 
 
 cdef inline char *at(Store *s, handle h) noexcept nogil:
@@ -44,12 +45,21 @@ cdef inline char *at(Store *s, handle h) noexcept nogil:
     return s.heap.chunk[h >> 18] + (<uint64_t>(h & 0x3FFFF) << 3)
 
 
+cdef inline handle *slot(Table *t, uint32_t i) noexcept nogil:
+    """Bucket number `i`: segment 0 has the first 4096, segment k > 0 those from 2048 << k on."""
+    cdef uint32_t k
+    if i < 4096:
+        return t.segment[0] + i
+    k = 20 - fx_clz(i)
+    return t.segment[k] + (i - (<uint32_t>2048 << k))
+
+
 cdef inline handle *bucket(Table *t, uint32_t hash) noexcept nogil:
     """The bucket of a hash: linear hashing, so `level <= buckets < 2 * level`."""
     cdef uint32_t i = hash & (2 * t.level - 1)
     if i >= t.buckets:
         i -= t.level
-    return t.segment[i >> 12] + (i & 4095)
+    return slot(t, i)
 
 
 # Room for `size` bytes; 0: no memory.

@@ -8,7 +8,7 @@ are used again.  A handle is an index in units of 8 bytes, so 32 GiB can be name
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint32_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 from fastxs.core.model cimport CHUNKS, SEGMENT, SEGMENTS
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
@@ -18,6 +18,12 @@ cdef enum:
     CHUNK_UNITS = 1 << 18
     RUN_UNITS = 512             # a class takes 4 KiB from the chunk at a time
     LARGEST = 16384
+    HUGE = 2097152
+
+cdef extern from "sys/mman.h" nogil:
+    enum:
+        MADV_HUGEPAGE
+    int madvise(void *p, size_t n, int advice)
 
 cdef extern from *:
     """
@@ -47,14 +53,33 @@ cdef uint32_t rounded(uint32_t size) noexcept nogil:
     return fx_class_size(fx_class(size))
 
 
+cdef char *huge(size_t size, bint advise) noexcept nogil:
+    """Zeroed memory that begins at a multiple of 2 MiB (as `size` is one), as huge pages where advised.
+
+    A lookup in a store of a million nodes is cache misses, and with small pages each of them is a
+    miss of the address translation as well.  NULL: no memory.
+    """
+    cdef char *p = <char *>mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    cdef size_t before
+    if <void *>p == MAP_FAILED:
+        return NULL
+    before = (HUGE - <size_t>p % HUGE) % HUGE
+    if before:
+        munmap(p, before)
+    munmap(p + before + size, HUGE - before)
+    if advise:
+        madvise(p + before, size, MADV_HUGEPAGE)
+    return p + before
+
+
 cdef bint new_chunk(Store *s) noexcept nogil:
-    cdef void *p
+    cdef char *p
     if s.heap.chunks == CHUNKS:
         return False
-    p = mmap(NULL, CHUNK_UNITS * UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-    if p == MAP_FAILED:
+    p = huge(CHUNK_UNITS * UNIT, s.heap.chunks > 0)     # a small store stays small
+    if p == NULL:
         return False
-    s.heap.chunk[s.heap.chunks] = <char *>p
+    s.heap.chunk[s.heap.chunks] = p
     s.heap.top = 8 if s.heap.chunks == 0 else 0         # handle 0 means none; 64-byte items keep to their lines
     s.heap.chunks += 1
     return True
@@ -110,8 +135,21 @@ cdef void heap_free(Store *s) noexcept nogil:
 
 # ---- tables -------------------------------------------------------------------------------------
 
+cdef size_t segment_bytes(uint32_t k) noexcept nogil:
+    return (<size_t>SEGMENT if k == 0 else <size_t>2048 << k) * sizeof(handle)
+
+
+cdef handle *new_segment(uint32_t k) noexcept nogil:
+    cdef size_t size = segment_bytes(k)
+    cdef void *p
+    if size >= HUGE:
+        return <handle *>huge(size, True)
+    p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    return NULL if p == MAP_FAILED else <handle *>p
+
+
 cdef int table_init(Table *t) noexcept nogil:
-    t.segment[0] = <handle *>calloc(SEGMENT, sizeof(handle))
+    t.segment[0] = new_segment(0)
     t.buckets = t.level = 64
     t.count = 0
     return ENOMEM if t.segment[0] == NULL else 0
@@ -120,26 +158,27 @@ cdef int table_init(Table *t) noexcept nogil:
 cdef void table_free(Table *t) noexcept nogil:
     cdef uint32_t i
     for i in range(SEGMENTS):
-        if t.segment[i] == NULL:
-            break
-        free(t.segment[i])
+        if t.segment[i] != NULL:
+            munmap(t.segment[i], segment_bytes(i))
         t.segment[i] = NULL
 
 
 cdef void table_grow(Store *s, Table *t) noexcept nogil:
     """One bucket more: split the next one in order.  Without memory the chains just grow."""
-    cdef uint32_t i = t.buckets
+    cdef uint32_t i = t.buckets, k
     cdef handle *low
     cdef handle *high
     cdef handle h, following
-    if (i & 4095) == 0 and t.segment[i >> 12] == NULL:
-        if (i >> 12) >= SEGMENTS - 1:
+    if i >= SEGMENT and (i & (i - 1)) == 0:     # the first bucket of a segment
+        k = 20 - fx_clz(i)
+        if k >= SEGMENTS:
             return
-        t.segment[i >> 12] = <handle *>calloc(SEGMENT, sizeof(handle))
-        if t.segment[i >> 12] == NULL:
+        if t.segment[k] == NULL:
+            t.segment[k] = new_segment(k)
+        if t.segment[k] == NULL:
             return
-    low = t.segment[(i - t.level) >> 12] + ((i - t.level) & 4095)
-    high = t.segment[i >> 12] + (i & 4095)
+    low = slot(t, i - t.level)
+    high = slot(t, i)
     h = low[0]
     low[0] = high[0] = 0
     while h:
@@ -159,7 +198,8 @@ cdef void table_grow(Store *s, Table *t) noexcept nogil:
 cdef void table_add(Store *s, Table *t, handle h) noexcept nogil:
     cdef Item *item = <Item *>at(s, h)
     cdef handle *b
-    if t.count >= t.buckets:
+    if 2 * t.count >= t.buckets:                # half full: most chains are one long
+        table_grow(s, t)
         table_grow(s, t)
     b = bucket(t, item.hash)
     item.chain = b[0]

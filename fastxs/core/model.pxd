@@ -15,7 +15,7 @@ cdef enum:
     CHUNK_SHIFT = 18            # a heap chunk is 2^18 units of 8 bytes: 2 MiB
     CHUNKS = 16384              # 32 GiB
     HEAP_CLASSES = 80
-    SEGMENTS = 8192             # of SEGMENT buckets each: 33 million, then chains grow
+    SEGMENTS = 19               # the first of SEGMENT buckets, each later one as large as all before: 2^30
     SEGMENT = 4096
 
     PAYLOAD_MAX = 4096
@@ -43,7 +43,7 @@ cdef struct Item:               # how a struct in a table begins
     handle chain                # next in the bucket
 
 cdef struct Table:
-    handle *segment[SEGMENTS]   # owned; calloc of SEGMENT buckets each
+    handle *segment[SEGMENTS]   # owned; mmap
     uint32_t buckets            # in use; grows one at a time (linear hashing), so nothing ever stops to rehash
     uint32_t level              # the power of two at or below `buckets`
     uint32_t count
@@ -178,23 +178,23 @@ cdef struct Domain:             # owned by Store.domain[domid]; there while the 
 
 # ---- watches --------------------------------------------------------------------------------
 
-cdef struct WNode:              # a component of a watched path; followed by the name
+cdef struct WNode:              # a component of a watched path
     uint32_t hash               # of (parent, name)
     handle chain
     handle parent
     handle child                # children, newest first
     handle prev
     handle next
-    handle first                # Watch list, oldest first
-    handle last
+    handle first                # Watch list, oldest first; the first one's `prev` is the last
     uint16_t name_len
+    char name[2]                # and on: the struct is as long as the name
 
 cdef enum:
     WATCH_RELATIVE = 1
     WATCH_SPECIAL = 2
     WATCH_COLLAPSED = 4         # its one pending event stands for all
 
-cdef struct Watch:              # followed by the token
+cdef struct Watch:
     uint32_t hash               # of (connection, wnode, token)
     handle chain
     handle wnode
@@ -206,8 +206,10 @@ cdef struct Watch:              # followed by the token
     handle pending              # Event list by same_next
     int16_t depth               # -1: none given
     uint16_t flags
-    uint64_t seq                # order of registration
+    uint32_t seq_high           # order of registration: two halves, so that nothing is padding
+    uint32_t seq_low
     uint16_t token_len
+    char token[2]               # and on: the struct is as long as the token
 
 cdef struct Event:              # waits for a peer whose output is full; followed by the path as the peer sees it
     uint32_t hash               # of (watch, path)

@@ -83,7 +83,7 @@ cdef void event_bytes(Store *s, Conn *conn, handle watch, const char *path, uint
         return
     memcpy(p, path, n)
     p[n] = 0
-    memcpy(p + n + 1, <char *>w + sizeof(Watch), w.token_len)
+    memcpy(p + n + 1, w.token, w.token_len)
     p[size - 1] = 0
     s.counter[C_EVENTS] += 1
     if s.trace_on:
@@ -183,7 +183,7 @@ cdef uint32_t watch_path(Store *s, Conn *conn, Watch *w, char *out) noexcept nog
     while h != s.wroot and h != s.wspecials:
         wn = <WNode *>at(s, h)
         i -= wn.name_len
-        memcpy(out + i, <char *>wn + sizeof(WNode), wn.name_len)
+        memcpy(out + i, wn.name, wn.name_len)
         h = wn.parent
         if i:
             i -= 1

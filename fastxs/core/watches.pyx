@@ -31,6 +31,14 @@ cdef inline Watch *watch_at(Store *s, handle h) noexcept nogil:
     return <Watch *>at(s, h)
 
 
+cdef inline uint32_t wnode_size(uint32_t name_len) noexcept nogil:
+    return <uint32_t>(sizeof(WNode) - 2) + name_len
+
+
+cdef inline uint32_t watch_size(uint32_t token_len) noexcept nogil:
+    return <uint32_t>(sizeof(Watch) - 2) + token_len
+
+
 # ---- the trie ------------------------------------------------------------------------------------------
 
 cdef int watches_init(Store *s) noexcept nogil:
@@ -53,24 +61,24 @@ cdef handle wchild(Store *s, handle parent, const char *name, uint32_t n) noexce
     h = bucket(&s.wnodes, hash)[0]
     while h:
         w = wnode_at(s, h)
-        if w.hash == hash and w.parent == parent and w.name_len == n and memcmp(<char *>w + sizeof(WNode), name, n) == 0:
+        if w.hash == hash and w.parent == parent and w.name_len == n and memcmp(w.name, name, n) == 0:
             return h
         h = w.chain
     return 0
 
 
 cdef handle wadd(Store *s, handle parent, const char *name, uint32_t n) noexcept nogil:
-    cdef handle h = take(s, <uint32_t>sizeof(WNode) + n)
+    cdef handle h = take(s, wnode_size(n))
     cdef WNode *w
     cdef WNode *up = wnode_at(s, parent)
     if h == 0:
         return 0
     w = wnode_at(s, h)
-    memset(w, 0, sizeof(WNode))
+    memset(w, 0, sizeof(WNode) - 2)
     w.hash = fx_hash(s.secret, parent, name, n)
     w.parent = parent
     w.name_len = <uint16_t>n
-    memcpy(<char *>w + sizeof(WNode), name, n)
+    memcpy(w.name, name, n)
     w.next = up.child
     if up.child:
         wnode_at(s, up.child).prev = h
@@ -95,7 +103,7 @@ cdef void wprune(Store *s, handle h) noexcept nogil:
             wnode_at(s, up).child = w.next
         if w.next:
             wnode_at(s, w.next).prev = w.prev
-        give(s, h, <uint32_t>sizeof(WNode) + w.name_len)
+        give(s, h, wnode_size(w.name_len))
         h = up
 
 
@@ -129,14 +137,14 @@ cdef handle watch_find(Store *s, Conn *conn, handle wnode, const char *token, ui
     while h:
         w = watch_at(s, h)
         if w.hash == hash and w.conn == conn.index and w.wnode == wnode and w.token_len == n \
-                and memcmp(<char *>w + sizeof(Watch), token, n) == 0:
+                and memcmp(w.token, token, n) == 0:
             return h
         h = w.chain
     return 0
 
 
 cdef inline int64_t watch_bytes(Watch *w) noexcept nogil:
-    return rounded(<uint32_t>sizeof(Watch) + w.token_len)
+    return rounded(watch_size(w.token_len))
 
 
 cdef int watch_add(Store *s, Conn *conn, const char *p, uint32_t n, const char *token, uint32_t token_len, int depth,
@@ -148,28 +156,29 @@ cdef int watch_add(Store *s, Conn *conn, const char *p, uint32_t n, const char *
         return ENOMEM
     if watch_find(s, conn, wnode, token, token_len):
         return EEXIST
-    h = take(s, <uint32_t>sizeof(Watch) + token_len)
+    h = take(s, watch_size(token_len))
     if h == 0:
         wprune(s, wnode)
         return ENOMEM
     w = watch_at(s, h)
-    memset(w, 0, sizeof(Watch))
+    memset(w, 0, sizeof(Watch) - 2)
     w.hash = watch_hash(s, conn, wnode, token, token_len)
     w.wnode = wnode
     w.conn = conn.index
     w.depth = <int16_t>(depth if depth < 4096 else 4096)        # no path has more components
     w.flags = (WATCH_RELATIVE if relative else 0) | (WATCH_SPECIAL if p[0] == c'@' else 0)
     s.watch_seq += 1
-    w.seq = s.watch_seq
+    w.seq_high = <uint32_t>(s.watch_seq >> 32)
+    w.seq_low = <uint32_t>s.watch_seq
     w.token_len = <uint16_t>token_len
-    memcpy(<char *>w + sizeof(Watch), token, token_len)
+    memcpy(w.token, token, token_len)
     on = wnode_at(s, wnode)
-    w.prev = on.last
-    if on.last:
-        watch_at(s, on.last).next = h
+    if on.first:
+        w.prev = watch_at(s, on.first).prev
+        watch_at(s, w.prev).next = h
     else:
         on.first = h
-    on.last = h
+    watch_at(s, on.first).prev = h
     w.conn_prev = conn.watch_last
     if conn.watch_last:
         watch_at(s, conn.watch_last).conn_next = h
@@ -205,14 +214,14 @@ cdef void watch_drop(Store *s, handle h) noexcept nogil:
     cdef handle wnode = w.wnode
     out_forget_watch(s, h)
     table_drop(s, &s.watches, h)
-    if w.prev:
-        watch_at(s, w.prev).next = w.next
-    else:
+    if on.first == h:
         on.first = w.next
+    else:
+        watch_at(s, w.prev).next = w.next
     if w.next:
         watch_at(s, w.next).prev = w.prev
-    else:
-        on.last = w.prev
+    elif on.first:
+        watch_at(s, on.first).prev = w.prev
     if w.conn_prev:
         watch_at(s, w.conn_prev).conn_next = w.conn_next
     else:
@@ -225,7 +234,7 @@ cdef void watch_drop(Store *s, handle h) noexcept nogil:
     if conn.domain != NULL:
         account(s, conn.domain, Q_WATCHES, -1)
         account(s, conn.domain, Q_MEMORY, -(watch_bytes(w) + wpath_len(s, wnode)))
-    give(s, h, <uint32_t>sizeof(Watch) + w.token_len)
+    give(s, h, watch_size(w.token_len))
     wprune(s, wnode)
 
 
@@ -266,7 +275,7 @@ cdef uint32_t gather(Store *s, uint32_t found, handle wnode, uint32_t level) noe
         w = watch_at(s, h)
         s.match[found].watch = h
         s.match[found].level = level
-        s.match[found].seq = w.seq
+        s.match[found].seq = <uint64_t>w.seq_high << 32 | w.seq_low
         found += 1
         h = w.next
     return found
@@ -370,7 +379,7 @@ cdef uint32_t watched_below(Store *s, handle wnode, handle node) noexcept nogil:
         c = wnode_at(s, s.steps[done].wnode).child
         while c:
             w = wnode_at(s, c)
-            child = tree_child(s, s.steps[done].node, <char *>w + sizeof(WNode), w.name_len)
+            child = tree_child(s, s.steps[done].node, w.name, w.name_len)
             if child:
                 if not more_steps(s, count + 1):
                     return count
@@ -435,7 +444,7 @@ cdef void wpath(Store *s, handle h, char *out, uint32_t size) noexcept nogil:
     while h != s.wroot and h != s.wspecials:
         w = wnode_at(s, h)
         size -= w.name_len
-        memcpy(out + size, <char *>w + sizeof(WNode), w.name_len)
+        memcpy(out + size, w.name, w.name_len)
         h = w.parent
         if size:
             size -= 1
