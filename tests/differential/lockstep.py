@@ -250,13 +250,7 @@ class Pair:
         ending = step.op == Op.TRANSACTION_END and step.payload == b"T\0"
         if slot and slot.outside and ending and step.tx == IN_SLOT and self.rules.transactions:
             return self._commit(step, slot)
-        replies = self._exchange(step, ids)
-        if isinstance(replies, str):
-            return replies
-        self._learn(step, *replies)
-        if step.op in _FIRES and replies[1].op != Op.ERROR and not self.rules.unordered:
-            return self.sync()
-        return ""
+        return self._finish(step, self._exchange(step, ids))
 
     def _exchange(self, step: Step, ids: tuple[int, int]) -> tuple[Said, Said] | str:
         """Send to both, read both until they have answered, compare; the two replies."""
@@ -319,10 +313,15 @@ class Pair:
                 self.begin()
                 return ""
             mine.came[-1] = answer
-        replies = self._compare_unordered(step) if self.rules.unordered else self._compare(step)
+        return self._finish(step, self._compare_unordered(step) if self.rules.unordered else self._compare(step))
+
+    def _finish(self, step: Step, replies: tuple[Said, Said] | str) -> str:
+        """Learn from the answers, and let all events come that the request caused."""
         if isinstance(replies, str):
             return replies
         self._learn(step, *replies)
+        if step.op in _FIRES and replies[1].op != Op.ERROR and not self.rules.unordered:
+            return self.sync()
         return ""
 
     def _alone(self, step: Step, expected: str) -> str:
