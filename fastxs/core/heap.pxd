@@ -38,6 +38,7 @@ cdef extern from *:
     uint32_t fx_hash(uint64_t secret, uint32_t above, const char *p, uint32_t n) noexcept nogil
     uint64_t fx_fold(uint64_t a, uint64_t b) noexcept nogil
     uint32_t fx_clz "__builtin_clz"(uint32_t i) noexcept nogil
+    void fx_prefetch "__builtin_prefetch"(const void *p) noexcept nogil
 
 
 cdef inline char *at(Store *s, handle h) noexcept nogil:

