@@ -161,7 +161,7 @@ DOMAINS: list[Row] = [
     *malformed(
         TOOL,
         Op.INTRODUCE,
-        (b"", nul(2, 1), b"2\x001\x001", nul(2, 1, 0), nul(2, 1, -1), nul(2, 1, "x"), nul(65536, 1, 1), nul("x", 1, 1),
+        (b"", nul(2, 1), b"2\x001\x001", nul(2, 1, 0), nul(2, 1, "x"), nul(65536, 1, 1), nul("x", 1, 1),
          nul("2x", 1, 1)),
     ),
     (TOOL, Op.RELEASE, nul(1), OK),

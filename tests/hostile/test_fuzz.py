@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conversations.speak import OK, World, nul
+from tests.conversations.speak import OK, Speaker, World
 from tests.support.wire import HEADER, PAYLOAD_MAX, Op, Splitter, pack
-
-if TYPE_CHECKING:
-    from fastxs._core import Engine
 
 WORDS = st.sampled_from(
     [b"/", b"/a", b"/a/b", b"a", b"/tool", b"@releaseDomain", b"@introduceDomain", b"/local/domain/",
@@ -37,8 +35,25 @@ STREAMS = st.one_of(
 FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def engine() -> Engine:
-    return pytest.importorskip("fastxs._core", exc_type=ImportError).Engine()  # type: ignore[no-any-return]
+@contextmanager
+def fresh() -> Iterator[World]:
+    """A store of its own for each example; sound at its end."""
+    engine = pytest.importorskip("fastxs._core", exc_type=ImportError).Engine()
+    try:
+        world = World(engine)
+        yield world
+        world.sound()
+    finally:
+        engine.close()
+
+
+def push(speaker: Speaker, data: bytes) -> bytes:
+    """Bytes in, bytes out; nothing once the connection was closed for what it said."""
+    try:
+        speaker.engine.feed(speaker.peer.conn_id, data)
+        return speaker.engine.take(speaker.peer.conn_id)
+    except LookupError:
+        return b""
 
 
 def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
@@ -64,26 +79,20 @@ def whole(stream: bytes) -> tuple[list[tuple[int, int, int]], bool]:
 @FUZZ
 @given(stream=STREAMS, cuts=st.lists(st.integers(0, 5000), max_size=6), domid=st.sampled_from([1, 1, 0]))
 def test_every_whole_message_is_answered_once(stream: bytes, cuts: list[int], domid: int) -> None:
-    world = World(engine())
-    guest = world.guest(1)
-    speaker = guest if domid else world.again(world.dom0)
     asked, broken = whole(stream)
     splitter = Splitter()
-    replies = []
-    for piece in pieces(stream, cuts):
-        speaker.engine.feed(speaker.peer.conn_id, piece)
-        for message in splitter.feed(speaker.engine.take(speaker.peer.conn_id)):
-            assert len(message.payload) <= PAYLOAD_MAX
-            if message.op != Op.WATCH_EVENT:
-                replies.append(message)
-    if not broken:
-        assert [(message.req_id, message.tx_id) for message in replies] == [ids[1:] for ids in asked]
-        assert all(reply.op in (ask[0], Op.ERROR) for reply, ask in zip(replies, asked, strict=True))
-        assert splitter.pending == 0
-    assert world.dom0.write("/untouched", b"1") == OK
-    assert world.dom0.read("/untouched") == b"1"
-    world.sound()
-    world.engine.close()
+    with fresh() as world:
+        guest = world.guest(1)
+        speaker = guest if domid else world.again(world.dom0)
+        heard = [message for piece in pieces(stream, cuts) for message in splitter.feed(push(speaker, piece))]
+        assert all(len(message.payload) <= PAYLOAD_MAX for message in heard)
+        if not broken:
+            replies = [message for message in heard if message.op != Op.WATCH_EVENT]
+            assert [(message.req_id, message.tx_id) for message in replies] == [ids[1:] for ids in asked]
+            assert all(reply.op in (ask[0], Op.ERROR) for reply, ask in zip(replies, asked, strict=True))
+            assert splitter.pending == 0
+        assert world.dom0.write("/untouched", b"1") == OK
+        assert world.dom0.read("/untouched") == b"1"
 
 
 @FUZZ
@@ -92,15 +101,10 @@ def test_how_a_stream_is_cut_does_not_matter(stream: bytes, cuts: list[int]) -> 
     """Two stores, the same bytes in other pieces: the same answers, the same store."""
     heard = []
     for cut in ([], cuts):
-        world = World(engine())
-        guest = world.guest(1)
-        answer = b""
-        for piece in pieces(stream, cut):
-            guest.engine.feed(guest.peer.conn_id, piece)
-        for _ in range(50):
-            answer += guest.engine.take(guest.peer.conn_id)
-        heard.append((answer, world.dom0.ls("/local/domain/1"), world.dom0.ls("/")))
-        world.engine.close()
+        with fresh() as world:
+            guest = world.guest(1)
+            answer = b"".join(push(guest, piece) for piece in pieces(stream, cut))
+            heard.append((answer, world.dom0.ls("/local/domain/1"), world.dom0.ls("/")))
     assert heard[0] == heard[1]
 
 
@@ -109,19 +113,17 @@ def test_how_a_stream_is_cut_does_not_matter(stream: bytes, cuts: list[int]) -> 
     streams=st.lists(STREAMS, min_size=2, max_size=4), turns=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)))
 )
 def test_several_at_once(streams: list[bytes], turns: list[tuple[int, int]]) -> None:
-    """Guests that talk over each other, some of them dying in the middle of a word."""
-    world = World(engine())
-    guests = [world.guest(domid + 1) for domid in range(len(streams))]
-    left = list(streams)
-    for place, size in turns:
-        place %= len(guests)
-        guests[place].engine.feed(guests[place].peer.conn_id, left[place][:size])
-        left[place] = left[place][size:]
-    world.sound()
-    world.kill(1)
-    world.sound()
-    for guest, rest in zip(guests[1:], left[1:], strict=True):
-        guest.engine.feed(guest.peer.conn_id, rest)
-    world.sound()
-    assert world.dom0.ask(Op.WRITE, nul("/untouched") + b"1") == OK
-    world.engine.close()
+    """Guests that talk over each other, one of them dying in the middle of a word."""
+    with fresh() as world:
+        guests = [world.guest(domid + 1) for domid in range(len(streams))]
+        left = list(streams)
+        for place, size in turns:
+            place %= len(guests)
+            push(guests[place], left[place][:size])
+            left[place] = left[place][size:]
+        world.sound()
+        world.kill(1)
+        world.sound()
+        for guest, rest in zip(guests[1:], left[1:], strict=True):
+            push(guest, rest)
+        assert world.dom0.write("/untouched", b"1") == OK

@@ -40,6 +40,7 @@ class Chance:
     def __init__(self, pair: Pair, seed: int) -> None:
         self.pair = pair
         self.random = Random(seed)
+        self.label = 1_000_000
 
     def first(self) -> list[Action]:
         """What every run begins with: three guests, of which 2 acts for 1, and a tree to meet in."""
@@ -81,8 +82,9 @@ class Chance:
         """A request on the tree, perhaps inside a transaction."""
         pick = self.random
         open_ones = list(line.conn.transactions)
-        tx_id = pick.choice(open_ones) if open_ones and pick.random() < 0.6 else 0
-        if tx_id and (len(line.conn.transactions[tx_id].views[-1].log) > 12 or pick.random() < 0.2):
+        real = pick.choice(open_ones) if open_ones and pick.random() < 0.6 else 0
+        tx_id = line.labels[real] if real else 0
+        if real and (len(line.conn.transactions[real].views[-1].log) > 12 or pick.random() < 0.2):
             return Say(place, Op.TRANSACTION_END, pick.choice((b"T\0", b"T\0", b"T\0", b"F\0")), tx_id)
         op = pick.choice(OPS)
         path = self.path(line.domid)
@@ -135,7 +137,8 @@ class Chance:
         if kind < 0.83:
             return self.watch(line, place)
         if kind < 0.93:
-            return Say(place, Op.TRANSACTION_START, b"\0")
+            self.label += 1
+            return Say(place, Op.TRANSACTION_START, b"\0", 0, self.label)
         if kind < 0.95:
             text = self.path(line.domid) + b"\0" + pick.choice((b"0", b"2", b"9")) + b"\0"
             return Say(place, Op.DIRECTORY_PART, text)

@@ -47,6 +47,10 @@ class RefusedError(Exception):
         self.word = word
 
 
+def refuse(word: str) -> bytes:
+    raise RefusedError(word)
+
+
 class Perm(NamedTuple):
     """One entry of a permission list; stale: its domain did not exist when the entry was written."""
 
@@ -98,7 +102,8 @@ class Asked(NamedTuple):
     op: Op
     payload: bytes
     answer: bytes | str
-    removed: Tree
+    removed: Mapping[str, int]
+    """What RM found in the store and removed, by generation: no other RM than this one was asked for."""
 
 
 @dataclass(eq=False)
@@ -189,17 +194,24 @@ def allowed(who: Who, perms: Perms) -> str:
 class View:
     """What one speaker sees and changes: today's tree, or a transaction's own."""
 
-    def __init__(self, model: Model, who: Who, nodes: Tree, in_tx: bool = False, quotas: bool = True) -> None:
-        self.model, self.who, self.base, self.nodes, self.in_tx = model, who, nodes, nodes, in_tx
+    def __init__(self, model: Model, domid: int, nodes: Tree, in_tx: bool = False) -> None:
+        self.model, self.domid, self.base, self.nodes, self.in_tx = model, domid, nodes, nodes, in_tx
         self.touched: dict[str, Node | None] = {}
         self.fired: list[Event] = []
         self.log: list[Asked] = []
-        self.quotas = dict(model.quotas_of(who.domid)) if quotas and not who.privileged else {}
+        self.cut: set[str] = set()
+        """What a transaction removed: whatever stands there since then is its own."""
         self.failed = False
+        self.any_nodes = False
+        """The quota of nodes is not counted: the view is an old one, and today's number is not known here."""
+
+    @property
+    def who(self) -> Who:
+        return self.model.who(self.domid)
 
     def over(self, name: str, value: int) -> bool:
-        limit = self.quotas.get(name, 0)
-        return bool(limit) and value > limit
+        limit = self.model.quotas_of(self.who.domid)[name]
+        return 0 < limit < value and not self.who.privileged and not (self.any_nodes and name == "nodes")
 
     def look(self, path: str) -> Node | None:
         node = self.nodes.get(path)
@@ -208,6 +220,13 @@ class View:
                 self.fail()
             self.touched[path] = node
         return node
+
+    def touches(self, payload: bytes) -> bool:
+        """Whether the path at the front of a request was looked at before."""
+        try:
+            return self.path(payload.partition(b"\0")[0].decode("latin-1"), special=True) in self.touched
+        except RefusedError:
+            return False
 
     def fail(self) -> None:
         self.failed = True
@@ -299,10 +318,10 @@ class View:
             kinds[event.path] = kinds.get(event.path, True) and event.exact
         found = []
         for path in (path for path in self.touched if path in kinds):
-            trees = [tree for tree in (self.base, self.nodes) if path in tree]
-            lists = tuple(tree[at].perms for tree in trees for at in (path, parent_of(path)) if at in tree)
-            if lists:
-                found.append(Event(path, kinds[path], lists))
+            lists = [tree[path].perms for tree in (self.base, self.nodes) if path in tree]
+            if lists:  # else it came and went within the transaction
+                above = self.nodes.get(parent_of(path)) or self.base[parent_of(path)]
+                found.append(Event(path, kinds[path], (*lists, above.perms)))
         return found
 
 
@@ -508,7 +527,7 @@ class Model:
             return self.others[Op(op)](conn, payload, tx_id)
         if tx_id:
             return self.in_transaction(conn, conn.transactions[tx_id], Op(op), payload)
-        view = View(self, self.who(conn.domid), self.nodes)
+        view = View(self, conn.domid, self.nodes)
         reply = TREE[Op(op)](view, payload)
         self.nodes = view.nodes
         self.deliver(view.fired)
@@ -556,7 +575,7 @@ class Model:
         elif len(given) != 2:
             raise RefusedError("EINVAL")
         raw, token = given[0], given[1].encode("latin-1")
-        view = View(self, self.who(conn.domid), self.nodes)
+        view = View(self, conn.domid, self.nodes)
         path = view.path(raw, special=True)
         if any((watch.path, watch.token) == (path, token) for watch in conn.watches):
             raise RefusedError("EEXIST")
@@ -570,7 +589,7 @@ class Model:
         given = strings(payload)
         if len(given) != 2:
             raise RefusedError("EINVAL")
-        path = View(self, self.who(conn.domid), self.nodes).path(given[0], special=True)
+        path = View(self, conn.domid, self.nodes).path(given[0], special=True)
         for watch in conn.watches:
             if (watch.path, watch.token) == (path, given[1].encode("latin-1")):
                 conn.watches.remove(watch)
@@ -587,7 +606,7 @@ class Model:
         if tx_id:
             raise RefusedError("EBUSY")
         held = sum(len(other.transactions) for other in self.connections if other.domid == conn.domid)
-        view = View(self, self.who(conn.domid), self.nodes, in_tx=True)
+        view = View(self, conn.domid, self.nodes, in_tx=True)
         if view.over("transactions", held + 1):
             raise RefusedError("ENOSPC")
         while conn.next_tx_id in conn.transactions or not conn.next_tx_id:
@@ -603,20 +622,28 @@ class Model:
             answer: bytes | str = TREE[op](view, payload)
         except RefusedError as refused:
             answer = refused.word
-        gone = {path: node for path, node in before.items() if path not in view.nodes}
-        view.log.append(Asked(op, payload, answer, gone))
+        gone = {path for path in before if path not in view.nodes}
+        found = {path: view.base[path].generation for path in gone - view.cut if path in view.base}
+        view.cut |= gone
+        view.log.append(Asked(op, payload, answer, found))
         return view.log[-1]
 
-    def replay(self, log: list[Asked], who: Who, *, quotas: bool = True) -> tuple[View, list[bytes | str]]:
+    def replay(self, log: list[Asked], domid: int) -> tuple[View, list[bytes | str]]:
         """Today's tree with the same requests done again, and the answers that are others than they were."""
-        view = View(self, who, self.nodes, in_tx=True, quotas=quotas)
+        view = View(self, domid, self.nodes, in_tx=True)
         again = [self.ask(view, asked.op, asked.payload) for asked in log]
-        return view, [new.answer for old, new in zip(log, again, strict=True) if not alike(old, new)]
+        return view, [new.answer for old, new in zip(log, again, strict=True) if old != new]
 
     def in_transaction(self, conn: Connection, tx: Transaction, op: Op, payload: bytes) -> bytes:
-        """The newest possible view answers: today's, or any of them once something that was read has changed."""
+        """The newest possible view answers: today's.
+
+        Any view that explains all answers so far may do so for a path that was touched before (it stays as it was
+        seen first, as in C), and for every path once something that was read has changed.
+        """
+        if tx.failed and self.seen is not None:  # it can only be aborted, so nothing of this matters
+            return self.seen if isinstance(self.seen, bytes) else refuse(self.seen)
         if tx.views[-1].base is not self.nodes:
-            fresh, others = self.replay(tx.views[-1].log, self.who(conn.domid))
+            fresh, others = self.replay(tx.views[-1].log, conn.domid)
             if others:
                 tx.stale = True
             else:
@@ -624,17 +651,16 @@ class Model:
         if tx.stale and self.seen == "ENOSPC" and op in (Op.WRITE, Op.MKDIR):
             tx.failed = True
             raise RefusedError("ENOSPC")
-        for view in tx.views if tx.stale else ():
-            view.quotas.pop("nodes", None)
+        for view in tx.views:
+            view.any_nodes = tx.stale
+        free = tx.stale or (op != Op.RM and any(view.touches(payload) for view in tx.views))
         asked = [self.ask(view, op, payload) for view in tx.views]
         answers = [one.answer for one in asked]
-        answer = self.seen if tx.stale and self.seen in answers else answers[-1]
-        right = [one.answer == answer if tx.stale else alike(one, asked[-1]) for one in asked]
+        answer = self.seen if free and self.seen in answers else answers[-1]
+        right = [one.answer == answer if free else one == asked[-1] for one in asked]
         tx.views = [view for view, fits in zip(tx.views, right, strict=True) if fits]
         tx.failed = tx.failed or tx.views[-1].failed
-        if isinstance(answer, bytes):
-            return answer
-        raise RefusedError(answer or "")
+        return answer if isinstance(answer, bytes) else refuse(answer or "")
 
     def transaction_end(self, conn: Connection, payload: bytes, tx_id: int) -> bytes:
         if one(payload) not in ("T", "F"):
@@ -646,7 +672,7 @@ class Model:
             return b"OK\0"
         if tx.failed:
             raise RefusedError("ENOMEM")
-        ends = [self.end(view.log, self.who(conn.domid)) for view in tx.views]
+        ends = [self.end(view.log, conn.domid) for view in tx.views]
         word, view = next((end for end in ends if end[0] == self.seen), ends[-1])
         if view is None:
             raise RefusedError(str(word))
@@ -654,14 +680,13 @@ class Model:
         self.deliver(view.commit_events())
         return b"OK\0"
 
-    def end(self, log: list[Asked], who: Who) -> tuple[bytes | str, View | None]:
-        """How a transaction with this log ends today."""
-        view, others = self.replay(log, who, quotas=False)
-        _, limited = self.replay(log, who)
+    def end(self, log: list[Asked], domid: int) -> tuple[bytes | str, View | None]:
+        """How a transaction with this log ends today: by the first answer that would be another one."""
+        view, others = self.replay(log, domid)
         if others:
-            both = "ENOSPC" in limited and self.seen == "ENOSPC"
-            return "ENOSPC" if both else "EAGAIN", None
-        return ("ENOSPC", None) if limited else (b"OK\0", view)
+            either = "ENOSPC" in others and self.seen == "ENOSPC"
+            return ("ENOSPC" if either or others[0] == "ENOSPC" else "EAGAIN"), None
+        return b"OK\0", view
 
     # -- domains ------------------------------------------------------------------------------------------------------
     def appear(self, domid: int) -> None:
@@ -675,15 +700,18 @@ class Model:
         self.forget(domid, domain)
 
     def forget(self, domid: int, domain: Domain) -> None:
-        for other in self.domains.values():
-            other.target = NOBODY if other.target == domid else other.target
-        view = View(self, self.who(0), self.nodes)
+        view = View(self, 0, self.nodes)
         for path in view.subtree("/"):
             if path in view.nodes and view.nodes[path].perms[0].domid == domid:
                 view.remove(path)
         self.deliver(view.fired)
-        kept = {path: tuple(p for p in node.perms if p.domid != domid) for path, node in view.nodes.items()}
-        self.nodes = {path: node._replace(perms=kept[path]) for path, node in view.nodes.items()}
+        for other in self.domains.values():
+            other.target = NOBODY if other.target == domid else other.target
+        self.nodes = without(view.nodes, domid)
+        for conn in self.connections:
+            for old in (old for tx in conn.transactions.values() for old in tx.views):
+                # An old view has the old nodes, but not the rights of the dead: its number may be used again.
+                old.base, old.nodes = without(old.base, domid), without(old.nodes, domid)
         if domain.introduced:
             self.special("@releaseDomain", None)
             self.special("@releaseDomain", domid)
@@ -715,6 +743,7 @@ class Model:
             domain.introduced = True
             self.special("@introduceDomain", None)
             self.special("@introduceDomain", domid)
+            return b"OK\0"
         for conn in self.connections:
             if conn.domid == domid != 0:
                 self.reset_watches(conn, b"", 0)
@@ -800,18 +829,19 @@ class Model:
         return b"OK\0"
 
 
+def without(nodes: Tree, domid: int) -> Tree:
+    """The same tree with a dead domain's rights gone; what it owned and is left is domain 0's."""
+
+    def rid(perms: Perms) -> Perms:
+        first = perms[0]._replace(domid=0) if perms[0].domid == domid else perms[0]
+        return (first, *(p for p in perms[1:] if p.domid != domid or p.stale))
+
+    return {path: node._replace(perms=rid(node.perms)) for path, node in nodes.items()}
+
+
 def below(path: str, watched: str, depth: int | None) -> bool:
     """Whether a change of `path` is one at or below `watched`, and not more than `depth` levels below it."""
     if path == watched:
         return True
     stem = watched if watched == "/" else watched + "/"
     return path.startswith(stem) and (depth is None or path[len(stem) :].count("/") < depth)
-
-
-def alike(a: Asked, b: Asked) -> bool:
-    """Whether two answers to the same request are the same; for RM, whether the same nodes went."""
-    return a.answer == b.answer and contents(a.removed) == contents(b.removed)
-
-
-def contents(removed: Tree) -> dict[str, Node]:
-    return {path: node._replace(generation=0) for path, node in removed.items()}
