@@ -55,7 +55,7 @@ class Profile(NamedTuple):
     """While a transaction is open in the one-slot mode: how often somebody works beside it."""
     domains: bool = True
     control: bool = True
-    deaths: bool = False
+    deaths: bool = True
 
 
 NAMES: Final = (b"a", b"b", b"c", b"d")
@@ -241,7 +241,7 @@ class Generator:
         dice = rng.random()
         if dice < 0.004:
             return self._special()
-        if dice < 0.06:
+        if dice < 0.1:
             step = self._transaction()
             if step is not None:
                 return step
@@ -297,10 +297,10 @@ class Generator:
         if dice < 0.35:
             self._forget(conn)
             return Step(conn, OVERLONG, rng.choice((b"", b"/a\0")), 0, rng.choice((1, 4096, 0x7FFFEFFF)))
-        if dice < 0.45 and self.profile.deaths:
-            domid = rng.choice(DOMAINS)
-            self.burst = [Step(0, CREATE, b"%d" % domid), Step(0, DESTROY, b"%d" % domid)]
-            return Step(0, SYNC)
+        if dice < 0.55 and self.profile.deaths:
+            domid = b"%d" % rng.choice(DOMAINS)
+            self.burst = [Step(0, CREATE, domid)]
+            return Step(0, DESTROY, domid)
         # A directory that no reply can hold, and listings of it; it goes again some time later by an ordinary RM.
         base = rng.choice((b"/a", b"/big", b"/b/c"))
         width = rng.choice((120, 200, 300))

@@ -188,7 +188,7 @@ class Pair:
     b: Side
     rules: Rules = field(default_factory=Rules)
     hypervisor: Callable[[int, bool], None] | None = None
-    """`hypervisor(domid, exists)` creates or destroys a domain under both."""
+    """`hypervisor(domid, exists)` creates or destroys a domain under both, where it is not so already."""
 
     def __post_init__(self) -> None:
         self.rules = RULES[self.a.kind, self.b.kind]
@@ -206,6 +206,9 @@ class Pair:
         """A fresh store and fresh connections on both sides."""
         for side in (self.a, self.b):
             side.wipe(self.story.held)
+        if self.hypervisor is not None:
+            for domid in DOMAINS:
+                self.hypervisor(domid, True)
         self.story = Story(used=self.used)
         self.slots = {}
         self._watch_links()
@@ -443,8 +446,7 @@ class Pair:
             self._forget(step.conn)
         elif step.op == Op.RELEASE:
             for domid in map(atoi, domids(step)):
-                self.story.released.add(domid)
-                self.story.held.pop(domid, None)
+                self._gone(domid)
         elif step.op == Op.SET_TARGET:
             domid, target = map(atoi, domids(step))
             self.story.held.setdefault(domid, set()).add(target)
@@ -452,6 +454,10 @@ class Pair:
             return
         for slot in self.slots.values():
             slot.outside = True
+
+    def _gone(self, domid: int) -> None:
+        self.story.released.add(domid)
+        self.story.held.pop(domid, None)
 
     def _forget(self, conn: int) -> None:
         for slot in [slot for slot, open_ in self.slots.items() if open_.conn == conn]:
@@ -472,8 +478,9 @@ class Pair:
             domid = int(step.payload)
             self.hypervisor(domid, step.op == CREATE)
             if step.op == DESTROY:
-                self.story.released.add(domid)
-                self.story.held.pop(domid, None)
+                self._gone(domid)
+                for slot in self.slots.values():
+                    slot.outside = True
                 for side in (self.a, self.b):
                     _until_gone(side.service, domid)
             return found

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from tests.differential.generate import RECONNECT, SYNC, Step
+from tests.differential.generate import CREATE, DESTROY, RECONNECT, SYNC, Step
 from tests.support.wire import Op
 
 
@@ -204,11 +204,11 @@ def released_acl(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
 
 
 def target_avoid(step: Step, story: Story) -> str | None:
-    """C 4.17 answers OK to the RELEASE of a target and keeps it, once for each time that it was made one; with rings of
-    targets, and then with targets of domain 0, it dies of it."""
-    numbers = [atoi(word) for word in domids(step)]
+    """C 4.17 answers OK to the RELEASE of a target and keeps it, once for each time that it was made one, also when it
+    dies; with rings of targets, and then with targets of domain 0, it dies of it."""
+    numbers = [atoi(step.payload)] if step.op in (CREATE, DESTROY) else [atoi(word) for word in domids(step)]
     targets = set().union(*story.held.values())
-    if step.op == Op.RELEASE:
+    if step.op in (Op.RELEASE, CREATE, DESTROY):
         return "" if targets.intersection(numbers) else None
     if step.op != Op.SET_TARGET or len(numbers) < 2:
         return None

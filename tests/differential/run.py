@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from fastxs.hypervisor.host import KINDS, Host, Kind, available, scratch
 from fastxs.hypervisor.simxen.guests import Guests
-from tests.differential.generate import DOMAINS, Generator, Profile, Step
+from tests.differential.generate import Generator, Profile, Step
 from tests.differential.lockstep import Crash, Difference, Pair, Side
 from tests.differential.shrink import shrink
 
@@ -65,14 +65,13 @@ class Daemons:
         self.pair.used = self.pair.story.used = self.used
         self.stack.callback(self.pair.close)
         self.toolstacks = [self.stack.enter_context(Guests(host.env["SIMXEN_DIR"])) for host in hosts]
-        for toolstack in self.toolstacks:
-            for domid in DOMAINS:
-                toolstack.create(domid)
         self.pair.hypervisor = self.hypervisor
 
     def hypervisor(self, domid: int, exists: bool) -> None:
-        """A domain comes or goes, under both."""
+        """A domain is to be there, or not, under both."""
         for toolstack in self.toolstacks:
+            if exists == (toolstack.state(domid) != 0):
+                continue
             if exists:
                 toolstack.create(domid)
             else:
