@@ -201,6 +201,7 @@ def _build(config: Config, stack: ExitStack) -> tuple[Engine, TraceFile, str]:
     control = Control()
     try:
         border = Hypervisor.load(sim=who.sim)
+        stack.callback(border.close)
         engine = Engine(
             border=border,
             control=control,

@@ -89,6 +89,7 @@ def test_what_is_asked_and_answered_is_traced(peer: Peer, host: Host) -> None:
     trace.rename(f"{trace}.1")
     assert ask(peer, b"log", b"on") == "OK\0"
     peer.call(Op.WRITE, b"/again\0value")
+    peer.call(Op.READ, b"/again\0")  # a turn's lines are written at its end
     assert "/again" in trace.read_text()
 
 

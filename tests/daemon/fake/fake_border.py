@@ -20,3 +20,6 @@ class Hypervisor:
 
     def describe(self) -> str:
         return "a stand-in"
+
+    def close(self) -> None:
+        pass
