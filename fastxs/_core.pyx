@@ -8,7 +8,7 @@ from cpython.ref cimport Py_INCREF
 from libc.errno cimport EINVAL, EIO, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset, strerror
+from libc.string cimport memmove, strerror
 from posix.unistd cimport close
 
 from collections import namedtuple
@@ -271,6 +271,10 @@ cdef class Engine:
         cdef Conn *conn = self.memory_peer(conn_id)
         if conn.flags & CONN_IGNORED:
             return
+        if conn.inp.pos:                        # keep what is not served yet, at the front
+            memmove(conn.inp.data, conn.inp.data + conn.inp.pos, conn.inp.len - conn.inp.pos)
+            conn.inp.len -= conn.inp.pos
+            conn.inp.pos = 0
         if data.shape[0] and buf_add(&conn.inp, &data[0], <uint32_t>data.shape[0]):
             raise MemoryError
         mark_ready(s, conn)
@@ -321,7 +325,7 @@ cdef class Engine:
             if c != NULL:
                 found.append({
                     "id": c.serial, "kind": CONN_KINDS[c.kind], "domid": c.domid, "fd": c.fd, "watches": c.watches,
-                    "transactions": c.txs, "out_bytes": waiting(c), "pending": c.pending, "in_bytes": c.inp.len,
+                    "transactions": c.txs, "out_bytes": waiting(c), "pending": c.pending, "in_bytes": c.inp.len - c.inp.pos,
                     "requests": c.requests, "ignored": int(c.flags & CONN_IGNORED != 0),
                 })
         return found

@@ -99,6 +99,7 @@ cdef void conn_reset(Store *s, Conn *conn) noexcept nogil:
     conn.inp.pos = conn.inp.len = 0
     conn.out.pos = conn.out.len = 0
     conn.eagains = 0
+    conn.lives += 1
 
 
 cdef int domain_introduce(Store *s, uint32_t domid, uint32_t port) noexcept nogil:

@@ -348,6 +348,7 @@ cdef struct Conn:               # owned by Store.conn[index]
     uint32_t txs
     uint32_t next_tx_id
     uint32_t eagains            # in a row
+    uint32_t lives              # how often it began anew: what it had sent before is void
     Cursor cursor
     uint64_t requests
     # ring only

@@ -25,7 +25,7 @@ from fastxs.core.domains cimport domains_check
 from fastxs.core.heap cimport buf_add, buf_free
 from fastxs.core.model cimport (C_ACCEPTED, C_TURNS, C_WAITS, CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN_HUP,
                                 CONN_IGNORED, CONN_MORE, CONN_READY, CONN_WANTOUT, HEADER, KIND_SOCKET, PAYLOAD_MAX,
-                                PORTS_MAX, SAY_ACCEPT, WINDOW, Conn, Store)
+                                PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW, Conn, Store)
 from fastxs.core.outbox cimport mark_dirty, out_is_full
 from fastxs.core.quota cimport say
 from fastxs.core.requests cimport serve
@@ -249,9 +249,9 @@ cdef bint gather(Store *s, int timeout_ms) noexcept nogil:
 # ---- read and apply --------------------------------------------------------------------------------------
 
 cdef void serve_conn(Store *s, Conn *conn) noexcept nogil:
-    cdef char *window = s.window
-    cdef uint32_t total = conn.inp.len, i = 0, served = 0
-    cdef bint left = False
+    cdef char *window
+    cdef uint32_t total, i = 0, served = 0, lives = conn.lives
+    cdef bint left = False, in_place
     cdef Header h
     if conn.flags & (CONN_DEAD | CONN_IGNORED):
         if conn.flags & CONN_DEAD:
@@ -262,11 +262,18 @@ cdef void serve_conn(Store *s, Conn *conn) noexcept nogil:
             conn.flags |= CONN_DEAD
             mark_dirty(s, conn)
         return                                  # it becomes ready when it has taken its replies
-    if total:
-        memcpy(window, conn.inp.data, total)
-        conn.inp.len = 0
-    if conn.flags & CONN_MORE and total <= WINDOW - 65536:
-        total += conn_read(s, conn, window + total, WINDOW - total)
+    # What was left of the last turn: much of it is served where it lies, little goes in front of one more read.
+    total = conn.inp.len - conn.inp.pos
+    in_place = total > WINDOW - READ_MAX or (total and not conn.flags & CONN_MORE)
+    if in_place:
+        window = conn.inp.data + conn.inp.pos
+    else:
+        window = s.window
+        if total:
+            memcpy(window, conn.inp.data + conn.inp.pos, total)
+            conn.inp.pos = conn.inp.len = 0
+        if conn.flags & CONN_MORE:
+            total += conn_read(s, conn, window + total, READ_MAX)
     while total - i >= HEADER:
         memcpy(&h, window + i, HEADER)
         if h.len > PAYLOAD_MAX:
@@ -278,14 +285,19 @@ cdef void serve_conn(Store *s, Conn *conn) noexcept nogil:
             left = True
             break
         serve(s, conn, &h, window + i + HEADER)
-        if conn.flags & (CONN_DEAD | CONN_IGNORED):
+        if conn.flags & (CONN_DEAD | CONN_IGNORED) or conn.lives != lives:
             return
         served += 1
         i += HEADER + h.len
-    if i < total and buf_add(&conn.inp, window + i, total - i):
-        conn.flags |= CONN_DEAD
-    elif conn.inp.len == 0 and conn.inp.cap > 1024:
-        buf_free(&conn.inp)
+    if in_place and i < total:
+        conn.inp.pos += i
+    elif i < total:
+        if buf_add(&conn.inp, window + i, total - i):
+            conn.flags |= CONN_DEAD
+    else:
+        conn.inp.pos = conn.inp.len = 0
+        if conn.inp.cap > 1024:
+            buf_free(&conn.inp)
     if left or conn.flags & CONN_MORE:
         mark_ready(s, conn)
     elif conn.flags & CONN_EOF:
