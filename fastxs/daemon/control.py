@@ -141,12 +141,16 @@ class Control:
         except (LookupError, ValueError, OverflowError):
             raise ControlError("ENOENT") from None
         return f"Domain {domid}:\n" + "".join(
-            f"{name:<17s}: {now:8d} (max {highest:8d})\n" for name, (now, highest) in accounts.items()
+            f"{name:<17s}: {now:8d} (max {highest:8d})\n"
+            for name, (now, highest) in accounts.items()
+            if not name.startswith(SOFT_PREFIX)  # a second limit, not a second account
         )
 
     def _highest(self, *, reset: bool) -> str:
         highest = self.engine.highest_accounts(reset=reset)
-        return "Max. seen accounting values:\n" + "".join(f"{name:<17s}: {n:8d}\n" for name, n in highest.items())
+        return "Max. seen accounting values:\n" + "".join(
+            f"{name:<17s}: {n:8d}\n" for name, n in highest.items() if not name.startswith(SOFT_PREFIX)
+        )
 
     def live_update(self, *_: str) -> str:
         return "Live update is not offered by this version."

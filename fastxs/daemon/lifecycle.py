@@ -14,6 +14,7 @@ import resource
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fastxs.daemon import logs
@@ -51,7 +52,7 @@ def in_background(config: Config) -> int:
         try:
             word = pipe.read()  # ends when the child says so or dies, whichever way
         except KeyboardInterrupt:
-            os.kill(child, signal.SIGTERM)  # it has a session of its own: the terminal does not reach it
+            os.kill(child, signal.SIGTERM)  # the terminal's interrupt does not reach it
             raise
     if word == READY:
         if answers(config.daemon.socket_path, ANSWER_TIMEOUT_S):
@@ -109,6 +110,8 @@ def serve(config: Config, ready: Callable[[], None] = lambda: None) -> None:
 
     StartError: what is in the way.  The log is set up here, because its file belongs to this process.
     """
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text("fastxsd")  # what ps, top and a refused second instance call us
     try:
         logs.set_up(config.log)
     except OSError as error:

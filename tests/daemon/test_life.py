@@ -110,8 +110,8 @@ def test_a_second_instance_refuses_and_names_the_first(fastxsd: Fastxsd) -> None
     for fork in ([], ["-N"]):
         done = fastxsd.run(*fork)
         assert done.returncode == 1
-        assert one_line(done.stderr).startswith(
-            f"fastxsd: already running: the lock {fastxsd.socket}.lock is held by pid {first.pid} ("
+        assert one_line(done.stderr) == (
+            f"fastxsd: already running: the lock {fastxsd.socket}.lock is held by pid {first.pid} (fastxsd)"
         )
     assert fastxsd.answers(), "and the first goes on"
 
@@ -120,7 +120,7 @@ def test_a_second_instance_with_the_same_pid_file_refuses_too(fastxsd: Fastxsd) 
     first = fastxsd.start("-F", fastxsd.pid_file)
     done = fastxsd.run("-N", "-F", fastxsd.pid_file, "--socket", fastxsd.folder / "other")
     assert done.returncode == 1
-    assert f"the pid file {fastxsd.pid_file} is held by pid {first.pid} (" in one_line(done.stderr)
+    assert f"the pid file {fastxsd.pid_file} is held by pid {first.pid} (fastxsd)" in one_line(done.stderr)
     assert fastxsd.pid_file.read_text() == f"{first.pid}\n"
 
 

@@ -135,10 +135,10 @@ class Engine:
     def accounts(self, domid: int) -> dict[str, tuple[int, int]]:
         if domid:
             raise LookupError(domid)
-        return {"nodes": (3, 5), "memory": (132, 400)}
+        return {"nodes": (3, 5), "memory": (132, 400), "soft-memory": (132, 400)}
 
     def highest_accounts(self, reset: bool = False) -> dict[str, int]:
-        return {"nodes": 0 if reset else 9, "memory": 400}
+        return {"nodes": 0 if reset else 9, "memory": 400, "soft-memory": 400}
 
     def check(self) -> list[str]:
         return ["node 4 is nobody's child"]
