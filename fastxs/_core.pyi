@@ -25,7 +25,7 @@ class Notice(NamedTuple):
     """The path, the quota's name, or what else names the thing (cut to 255 bytes)."""
     error: str
     """The wire's error word (`ENOSPC`), or empty."""
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody asks of a line
 
 class ControlError(Exception):
     """Raised by a CONTROL callback to answer with an error word: `ControlError("EINVAL")`."""

@@ -22,7 +22,7 @@ from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, CONN_MORE, CONN_READY, 
                                 KIND_RING, KIND_SOCKET, OPS, Q_SOFT_MEMORY, QUOTAS, SAYS, Buf, Conn, Domain, Store)
 from fastxs.core.outbox cimport out_refill, waiting
 from fastxs.core.quota cimport quota_find, quota_of
-from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL
+from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL, trace_flush
 from fastxs.core.transactions cimport txs_drop
 from fastxs.core.tree cimport tree_free, tree_init
 from fastxs.core.turn cimport plane_add, plane_border, plane_close, plane_listen, plane_open, plane_run, turn
@@ -428,6 +428,8 @@ cdef class Engine:
 
     def trace(self, fd, switches=("obj", "io")):
         cdef Store *s = self.store()
+        if s.trace.len:
+            trace_flush(s)                      # to the file that they were for
         s.trace_on = 0
         s.trace_fd = -1 if fd is None else fd
         if fd is not None:

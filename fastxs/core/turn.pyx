@@ -325,6 +325,8 @@ cdef void apply(Store *s) noexcept nogil:
 
 cdef void publish(Store *s) noexcept nogil:
     cdef Conn *conn
+    if s.trace.len:
+        trace_flush(s)                          # a line is there before the answer is
     while s.dirty != NULL:
         conn = s.dirty
         s.dirty = conn.dirty_next
@@ -340,8 +342,6 @@ cdef void publish(Store *s) noexcept nogil:
     if s.port_count:
         s.border.unmask(s.border.self, s.ports, <int>s.port_count)
         s.port_count = 0
-    if s.trace.len:
-        trace_flush(s)
 
 
 cdef void conn_gone(Store *s, Conn *conn) noexcept nogil:

@@ -260,6 +260,19 @@ cdef void watches_drop(Store *s, Conn *conn) noexcept nogil:
 
 # ---- events ------------------------------------------------------------------------------------------------
 
+cdef inline uint64_t seq_of(Watch *w) noexcept nogil:
+    return <uint64_t>w.seq_high << 32 | w.seq_low
+
+
+cdef uint32_t step_of(Store *s, uint32_t nodes, handle wnode, uint32_t level) noexcept nogil:
+    """Note a component that candidates come from; how many there are now."""
+    if not more_steps(s, nodes + 1):
+        return nodes
+    s.steps[nodes].wnode = wnode
+    s.steps[nodes].above = level
+    return nodes + 1
+
+
 cdef uint32_t gather(Store *s, uint32_t found, handle wnode, uint32_t level) noexcept nogil:
     """All watches on one component become candidates; how many there are now."""
     cdef handle h = wnode_at(s, wnode).first
@@ -275,7 +288,7 @@ cdef uint32_t gather(Store *s, uint32_t found, handle wnode, uint32_t level) noe
         w = watch_at(s, h)
         s.match[found].watch = h
         s.match[found].level = level
-        s.match[found].seq = <uint64_t>w.seq_high << 32 | w.seq_low
+        s.match[found].seq = seq_of(w)
         found += 1
         h = w.next
     return found
@@ -293,9 +306,36 @@ cdef inline bint may_read(Store *s, Conn *conn, handle a, handle b, handle c) no
         or (c and conn_rights(s, conn, c) & RIGHT_READ)
 
 
-cdef void tell(Store *s, uint32_t found, uint32_t levels, const char *p, uint32_t n, handle perms, handle old_perms,
-               handle parent_perms) noexcept nogil:
-    """The event goes to the candidates that are near enough and may read."""
+cdef inline bint near(Watch *w, uint32_t below) noexcept nogil:
+    """Does a change so many components below the watch's path concern it?"""
+    return w.depth < 0 or below <= <uint32_t>w.depth
+
+
+cdef bint told_by_elder(Store *s, Watch *w, uint32_t nodes, uint32_t levels) noexcept nogil:
+    """Has an older watch of the same connection, with the same token on another of the `nodes` (in s.steps), told
+    the very same event?  An event identical to one that is still queued is dropped (SPEC 1.5)."""
+    cdef uint32_t i
+    cdef handle h
+    cdef Watch *other
+    for i in range(nodes):
+        if s.steps[i].wnode == w.wnode:
+            continue
+        h = watch_find(s, s.conn[w.conn], s.steps[i].wnode, w.token, w.token_len)
+        if h == 0:
+            continue
+        other = watch_at(s, h)
+        if seq_of(other) < seq_of(w) and not (other.flags ^ w.flags) & WATCH_RELATIVE \
+                and near(other, levels - s.steps[i].above):
+            return True
+    return False
+
+
+cdef void tell(Store *s, uint32_t found, uint32_t nodes, uint32_t levels, const char *p, uint32_t n, handle perms,
+               handle old_perms, handle parent_perms) noexcept nogil:
+    """The event goes to the candidates that are near enough and may read.
+
+    `nodes`: how many components in s.steps the candidates come from, with their level in `above`.
+    """
     cdef uint32_t i, skip
     cdef Watch *w
     cdef Conn *conn
@@ -304,13 +344,13 @@ cdef void tell(Store *s, uint32_t found, uint32_t levels, const char *p, uint32_
     cdef char[32] base
     for i in range(found):
         w = watch_at(s, s.match[i].watch)
-        if w.depth >= 0 and levels - s.match[i].level > <uint32_t>w.depth:
+        if not near(w, levels - s.match[i].level):
             continue
         conn = s.conn[w.conn]
         if conn != asked:
             asked = conn
             allowed = may_read(s, conn, perms, old_perms, parent_perms)
-        if not allowed:
+        if not allowed or (nodes > 1 and told_by_elder(s, w, nodes, levels)):
             continue
         skip = path_base(conn.domid, base) if w.flags & WATCH_RELATIVE else 0
         out_event(s, conn, s.match[i].watch, p + skip, n - skip, False)
@@ -318,11 +358,11 @@ cdef void tell(Store *s, uint32_t found, uint32_t levels, const char *p, uint32_
 
 cdef void fire(Store *s, const char *p, uint32_t n, bint exact, handle perms, handle old_perms,
                handle parent_perms) noexcept nogil:
-    cdef uint32_t i = 1, end, level = 0, found = 0, from_nodes = 0, levels
+    cdef uint32_t i = 1, end, level = 0, found = 0, nodes = 0, levels
     cdef handle w = s.wroot
     if wnode_at(s, w).first and (not exact or n == 1):
         found = gather(s, found, w, 0)
-        from_nodes = 1
+        nodes = step_of(s, nodes, w, 0)
     while i < n:
         end = component_end(p, n, i)
         w = wchild(s, w, p + i, end - i)
@@ -332,16 +372,16 @@ cdef void fire(Store *s, const char *p, uint32_t n, bint exact, handle perms, ha
         i = end + 1
         if wnode_at(s, w).first and (not exact or i > n):
             found = gather(s, found, w, level)
-            from_nodes += 1
+            nodes = step_of(s, nodes, w, level)
     if found == 0:
         return
     levels = level
     while i < n:                                # components that nobody watches count for depth
         levels += 1
         i = component_end(p, n, i) + 1
-    if from_nodes > 1:
+    if nodes > 1:
         qsort(s.match, found, sizeof(Match), by_seq)
-    tell(s, found, levels, p, n, perms, old_perms, parent_perms)
+    tell(s, found, nodes, levels, p, n, perms, old_perms, parent_perms)
 
 
 cdef int by_order(const void *a, const void *b) noexcept nogil:
@@ -433,7 +473,7 @@ cdef void fire_removed(Store *s, const char *p, uint32_t n, handle node) noexcep
             wpath(s, s.steps[i].wnode, path.data + mark, size)
             found = gather(s, 0, s.steps[i].wnode, 0)
             up = node_at(s, s.steps[i].node).parent
-            tell(s, found, 0, path.data + mark, size, node_at(s, s.steps[i].node).perms, 0, node_at(s, up).perms)
+            tell(s, found, 1, 0, path.data + mark, size, node_at(s, s.steps[i].node).perms, 0, node_at(s, up).perms)
     up = node_at(s, node).parent
     fire(s, p, n, False, node_at(s, node).perms, 0, node_at(s, up).perms if up else 0)
 
