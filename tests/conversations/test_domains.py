@@ -74,13 +74,13 @@ def test_those_who_watch_hear_of_it(world: World, leave: Callable[[World, int], 
     guest = world.guest(1)
     assert guest.write("x/y", b"1") == OK
     for path in ("/local", "/local/domain/1", "/local/domain/1/x/y", "@releaseDomain"):
-        world.dom0.quietly_watch(path, "t")
+        world.dom0.quietly_watch(path, f"on {path}")
     leave(world, 1)
     assert world.dom0.events() == [
-        ("/local/domain/1/x/y", "t"),
-        ("/local/domain/1", "t"),
-        ("/local/domain/1", "t"),
-        ("@releaseDomain", "t"),
+        ("/local/domain/1/x/y", "on /local/domain/1/x/y"),
+        ("/local/domain/1", "on /local"),
+        ("/local/domain/1", "on /local/domain/1"),
+        ("@releaseDomain", "on @releaseDomain"),
     ]
 
 

@@ -284,6 +284,14 @@ def test_a_node_size_hit_inside_fails_the_transaction(guest: Speaker) -> None:
     assert guest.read("x") == "ENOENT"
 
 
+def test_a_permission_too_many_does_not_fail_the_transaction(guest: Speaker) -> None:
+    tx = guest.start()
+    assert guest.write("x", b"v", tx) == OK
+    assert guest.chmod("x", "n1", *["r0"] * 5, tx=tx) == "ENOSPC"
+    assert guest.commit(tx) == OK
+    assert guest.read("x") == b"v"
+
+
 def test_path_max(world: World, guest: Speaker) -> None:
     world.engine.set_quota("path-max", 10, 1)
     assert guest.write("0123456789") == OK

@@ -280,6 +280,19 @@ def test_a_conflict_leaves_no_trace(dom0: Speaker, other: Speaker) -> None:
     assert dom0.commit(tx) == "ENOENT"  # it is over, whatever the answer was
 
 
+def test_rm_means_the_subtree_as_it_was_seen(dom0: Speaker, other: Speaker) -> None:
+    assert dom0.write("/a", b"1") == OK
+    assert dom0.write("/d/x", b"1") == OK
+    tx = dom0.start()
+    assert dom0.read("/a", tx) == b"1"
+    assert other.write("/a", b"2") == OK  # from here on the view is an old one
+    assert other.write("/d/x", b"2") == OK
+    assert dom0.rm("/d", tx) == OK
+    assert other.write("/a", b"1") == OK
+    assert dom0.commit(tx) == "EAGAIN"
+    assert dom0.read("/d/x") == b"2"
+
+
 def test_again_and_again_until_it_commits(dom0: Speaker, other: Speaker) -> None:
     def increment() -> bytes | str:
         tx = dom0.start()

@@ -149,6 +149,14 @@ def test_every_connection_hears_it_once_per_watch(world: World) -> None:
     assert world.dom0.events() == []
 
 
+def test_watches_that_would_say_the_same_say_it_once(dom0: Speaker) -> None:
+    for path in ("/", "/a", "/a/b"):
+        dom0.quietly_watch(path, "same")
+    dom0.quietly_watch("/a", "other")
+    assert dom0.write("/a/b/c") == OK
+    assert dom0.events() == [("/a/b/c", "same"), ("/a/b/c", "other")]
+
+
 def test_unwatch_ends_it(dom0: Speaker) -> None:
     dom0.quietly_watch("/a", "t")
     dom0.quietly_watch("/a", "u")
@@ -317,6 +325,19 @@ def test_the_order_is_that_of_the_first_access(dom0: Speaker) -> None:
     assert dom0.write("/c", b"1", tx) == OK
     assert dom0.commit(tx) == OK
     assert [path for path, _ in dom0.events()] == ["/c", "/b", "/a"]
+
+
+def test_a_refusal_is_an_access_to_the_node_above_too(world: World) -> None:
+    guest = world.guest(1)
+    assert world.dom0.write("/t/c") == OK
+    assert world.dom0.chmod("/t", "b0") == OK
+    world.dom0.quietly_watch("/", "t")
+    tx = guest.start()
+    assert guest.read("/t/c", tx) == "EACCES"  # which error to show is asked of /t
+    assert guest.write("own", b"1", tx) == OK
+    assert guest.write("/t", b"1", tx) == OK
+    assert guest.commit(tx) == OK
+    assert [path for path, _ in world.dom0.events()] == ["/t", "/local/domain/1/own"]
 
 
 def test_rm_in_a_transaction_tells_parents_first(dom0: Speaker) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from fastxs._core import Engine
 from tests.conversations.speak import World
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
     """Only the core is attacked; the model holds no memory worth exhausting."""
-    engine = pytest.importorskip("fastxs._core", exc_type=ImportError).Engine()
+    engine = Engine()
     world = World(engine)
     yield world
     world.sound()

@@ -545,8 +545,11 @@ class Model:
                 who = self.who(conn.domid)
                 if not any("r" in allowed(who, perms) for perms in event.lists):
                     continue
+                told: set[tuple[int, bytes]] = set()
                 for watch in conn.watches:
-                    if watch.path == event.path or (not event.exact and below(event.path, watch.path, watch.depth)):
+                    fits = watch.path == event.path or (not event.exact and below(event.path, watch.path, watch.depth))
+                    if fits and (watch.skip, watch.token) not in told:  # those that would say the same say it once
+                        told.add((watch.skip, watch.token))
                         self.send(conn, watch, event.path)
 
     def special(self, name: str, domid: int | None) -> None:
@@ -702,7 +705,7 @@ class Model:
     def forget(self, domid: int, domain: Domain) -> None:
         view = View(self, 0, self.nodes)
         for path in view.subtree("/"):
-            if path in view.nodes and view.nodes[path].perms[0].domid == domid:
+            if path in view.nodes and view.nodes[path].perms[0].domid == domid and path != "/":
                 view.remove(path)
         self.deliver(view.fired)
         for other in self.domains.values():

@@ -138,9 +138,6 @@ class Conversation(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("make", [core, stand_in])
 def test_a_conversation(make: MakeEngine) -> None:
-    if make is core:
-        pytest.importorskip("fastxs._core", exc_type=ImportError)
-
     Conversation.make = staticmethod(make)
     run_state_machine_as_test(
         Conversation,

@@ -18,7 +18,6 @@ def held(make: MakeEngine, steps: int, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_core_and_the_model_agree(seed: int) -> None:
-    pytest.importorskip("fastxs._core", exc_type=ImportError)
     held(core, 5000, seed)
 
 
