@@ -5,6 +5,8 @@ An event of one's own change comes before the reply to it; only WATCH is answere
 
 from __future__ import annotations
 
+import pytest
+
 from tests.conversations.speak import OK, Speaker, World, nul
 from tests.support.wire import Op
 
@@ -398,6 +400,23 @@ def test_a_guest_hears_of_a_commit_what_it_may_read(world: World) -> None:
     assert dom0.chmod("/closing", "n0", tx=tx) == OK
     assert dom0.commit(tx) == OK
     assert guest.events() == [("/open", "t"), ("/closing", "t")]
+
+
+@pytest.mark.parametrize(("before", "after", "heard"), [("n0", "r0", 1), ("r0", "n0", 0)])
+def test_todays_permissions_count_whatever_older_views_are_open(
+    world: World, before: str, after: str, heard: int
+) -> None:
+    dom0, other, guest = world.dom0, world.again(world.dom0), world.guest(1)
+    assert dom0.write("/a") == OK
+    assert dom0.chmod("/a", before) == OK
+    guest.quietly_watch("/a", "t")
+    tx, older = dom0.start(), dom0.start()
+    assert dom0.write("/a", b"1", tx) == OK
+    assert dom0.rm("/nothing", older) == OK
+    assert other.chmod("/a", after) == OK
+    assert guest.events() == [("/a", "t")]
+    assert dom0.commit(tx) == OK
+    assert guest.events() == [("/a", "t")] * heard
 
 
 def test_a_watch_set_before_the_commit_hears_of_it(dom0: Speaker) -> None:
