@@ -56,6 +56,9 @@ class Profile(NamedTuple):
     domains: bool = True
     control: bool = True
     deaths: bool = True
+    watches: bool = True
+    sticky: float = 0
+    """How often the next request outside a transaction comes on the same connection, whatever the dice."""
 
 
 NAMES: Final = (b"a", b"b", b"c", b"d")
@@ -89,6 +92,7 @@ class Generator:
         self.open: dict[int, int] = {}
         """slot -> connection, as far as the generator can tell (a RESET_WATCHES may have failed)."""
         self.burst: list[Step] = []
+        self.conn = 0
         # (weight, maker of (op, payload)): one table says what a conversation looks like.
         table: list[tuple[int, Callable[[], tuple[int, bytes]]]] = [
             (130, lambda: (Op.WRITE, self.path() + b"\0" + self.value())),
@@ -98,7 +102,7 @@ class Generator:
             (70, lambda: (Op.RM, self.path() + b"\0")),
             (40, lambda: (Op.GET_PERMS, self.path() + b"\0")),
             (50, lambda: (Op.SET_PERMS, self.path() + b"\0" + self.perms())),
-            (60, lambda: (Op.WATCH, self.watch_path() + b"\0" + self.token() + b"\0")),
+            (60 * profile.watches, lambda: (Op.WATCH, self.watch_path() + b"\0" + self.token() + b"\0")),
             (40, lambda: (Op.UNWATCH, self.watch_path() + b"\0" + self.token() + b"\0")),
             (6, lambda: (Op.RESET_WATCHES, rng.choice((b"", b"\0", b"x")))),
             (25, lambda: (Op.DIRECTORY_PART, self.path() + b"\0" + self.offset() + b"\0")),
@@ -106,7 +110,7 @@ class Generator:
             (4, lambda: (Op.GET_DOMAIN_PATH, self.domid() + b"\0")),
             (3, lambda: (Op.SET_PERMS, rng.choice(_SPECIALS) + b"\0" + self.perms())),
             (2, lambda: (Op.GET_PERMS, rng.choice(_SPECIALS + _ODD_SPECIALS) + b"\0")),
-            (2, lambda: (Op.WATCH, self.watch_path() + b"\0" + self.token() + b"\0" + self.depth() + b"\0")),
+            (2 * profile.watches, lambda: (Op.WATCH, b"\0".join((self.watch_path(), self.token(), self.depth(), b"")))),
             (2, lambda: (rng.choice((Op.GET_FEATURE, Op.GET_QUOTA)), rng.choice((b"", b"nodes\0", b"x\0")))),
         ]
         if profile.domains:
@@ -262,7 +266,9 @@ class Generator:
         if self.open and rng.random() >= self.profile.outside:
             slot = rng.choice(list(self.open))
             return self.open[slot], IN_SLOT, slot
-        return rng.randrange(CONNECTIONS), 0, 0
+        if rng.random() >= self.profile.sticky:
+            self.conn = rng.randrange(CONNECTIONS)
+        return self.conn, 0, 0
 
     def _forget(self, conn: int) -> None:
         self.open = {slot: at for slot, at in self.open.items() if at != conn}

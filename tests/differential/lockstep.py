@@ -53,6 +53,10 @@ _CHANGES_AT_ONCE: Final = {Op.INTRODUCE, Op.RELEASE, Op.TRANSACTION_END}
 _CHANGES: Final = _CHANGES_AT_ONCE | {Op.WRITE, Op.MKDIR, Op.RM, Op.SET_PERMS}
 
 
+_TOGETHER: Final = {
+    Op.READ, Op.DIRECTORY, Op.DIRECTORY_PART, Op.GET_PERMS, Op.WRITE, Op.MKDIR, Op.RM, Op.SET_PERMS, Op.UNWATCH,
+    Op.GET_DOMAIN_PATH, Op.IS_DOMAIN_INTRODUCED, Op.CONTROL, Op.RESTRICT, Op.ERROR, Op.WATCH_EVENT,
+}  # fmt: skip
 _FIRES: Final = _CHANGES | {Op.WATCH}
 _NOTHING: Final = Step(0, Op.GET_DOMAIN_PATH, b"0\0")
 """A request that changes nothing and that every daemon answers alike."""
@@ -76,18 +80,27 @@ class Crash(Exception):
 class Link:
     """One connection to one daemon: bytes out, a queue of what came back."""
 
-    __slots__ = ("came", "expect_tx", "replied", "sock", "splitter")
+    __slots__ = ("came", "held", "replied", "sent", "sock", "splitter")
 
     def __init__(self, path: Path) -> None:
         self.sock = Peer(path).sock
         self.splitter = Splitter()
         self.came: deque[Said] = deque()
-        self.expect_tx = 0
+        self.held = bytearray()
+        """Requests that wait to be sent together."""
+        self.sent: dict[int, int] = {}
+        """req_id -> tx_id of the requests under way."""
         self.replied = 0
         """req_id of the last reply."""
 
-    def send(self, data: bytes, tx_id: int) -> None:
-        self.expect_tx = tx_id
+    def hold(self, op: int, payload: bytes, req_id: int, tx_id: int) -> None:
+        """Keep a request for the next `send`."""
+        self.sent[req_id] = tx_id
+        self.held += pack(op, payload, req_id, tx_id)
+
+    def send(self) -> None:
+        """Send all that is held, at once."""
+        data, self.held = self.held, bytearray()
         self.sock.sendall(data)
 
     def read(self) -> None:
@@ -99,7 +112,7 @@ class Link:
             if op == Op.WATCH_EVENT:
                 self.came.append(Said(op, req_id, tx_id == 0, payload))
             else:
-                self.came.append(Said(op, req_id, tx_id == self.expect_tx, payload))
+                self.came.append(Said(op, req_id, tx_id == self.sent.pop(req_id, None), payload))
                 self.replied = req_id
 
 
@@ -189,6 +202,8 @@ class Pair:
     rules: Rules = field(default_factory=Rules)
     hypervisor: Callable[[int, bool], None] | None = None
     """`hypervisor(domid, exists)` creates or destroys a domain under both, where it is not so already."""
+    depth: int = 1
+    """So many requests of one connection are sent at once, where they follow each other and cause no events."""
 
     def __post_init__(self) -> None:
         self.rules = RULES[self.a.kind, self.b.kind]
@@ -197,6 +212,9 @@ class Pair:
         self.steps = 0
         self.refused = 0
         self.slots: dict[int, Slot] = {}
+        self.flight: dict[int, Step] = {}
+        """req_id -> step of the requests that go together."""
+        self._flight_conn = 0
         self.used = self.story.used
         self._answers = list(self.rules.answers.items())
         self._poll = select.poll()
@@ -211,6 +229,7 @@ class Pair:
                 self.hypervisor(domid, True)
         self.story = Story(used=self.used)
         self.slots = {}
+        self.flight = {}
         self._watch_links()
 
     def _watch_links(self) -> None:
@@ -227,7 +246,7 @@ class Pair:
                 found = self.do(step)
                 if found:
                     return Difference(at, step, found)
-            found = self.sync() or self.compare_trees()
+            found = self._land() or self.sync() or self.compare_trees()
         except Crash as crash:
             found = str(crash)
         return Difference(at, step, found) if found else None
@@ -235,6 +254,9 @@ class Pair:
     def do(self, step: Step) -> str:
         """One step on both sides; what differs, or ""."""
         self.steps += 1
+        together = step.op in _TOGETHER and len(self.flight) < self.depth
+        if self.flight and not (together and step.conn == self._flight_conn) and (found := self._land()):
+            return found
         self.story.step, self.story.transaction = step, bool(self.slots)
         for name, avoid in self.rules.avoids.items():
             expected = avoid(step, self.story)
@@ -250,10 +272,38 @@ class Pair:
         if starting and slot is not None:
             return ""
         ids = slot.ids if step.tx == IN_SLOT and slot else (step.tx, step.tx)
+        if self.depth > 1 and together:
+            return self._fly(step, ids)
         ending = step.op == Op.TRANSACTION_END and step.payload == b"T\0"
         if slot and slot.outside and ending and step.tx == IN_SLOT and self.rules.transactions:
             return self._commit(step, slot)
         return self._finish(step, self._exchange(step, ids))
+
+    def _fly(self, step: Step, ids: tuple[int, int]) -> str:
+        """Keep a request until others of its connection go with it."""
+        self.req_id += 1
+        self.flight[self.req_id] = step
+        self._flight_conn = step.conn
+        for side, tx_id in zip((self.a, self.b), ids, strict=True):
+            side.links[step.conn].hold(step.op, step.payload, self.req_id, tx_id)
+        return ""
+
+    def _land(self) -> str:
+        """Send what was kept, read and compare all answers."""
+        if not self.flight:
+            return ""
+        links = (self.a.links[self._flight_conn], self.b.links[self._flight_conn])
+        for link in links:
+            try:
+                link.send()
+            except OSError as error:
+                raise Crash(f"{self._name(link)}: {error}") from error
+        self._await(*links)
+        found = self._compare(_NOTHING)
+        self.flight.clear()
+        if isinstance(found, str):
+            return found
+        return self._tell(self._flight_conn) if links[0].came or links[1].came else ""
 
     def _exchange(self, step: Step, ids: tuple[int, int]) -> tuple[Said, Said] | str:
         """Send to both, read both until they have answered, compare; the two replies."""
@@ -287,7 +337,8 @@ class Pair:
 
     def _send(self, link: Link, step: Step, tx_id: int) -> None:
         try:
-            link.send(pack(step.op, step.payload, self.req_id, tx_id), tx_id)
+            link.hold(step.op, step.payload, self.req_id, tx_id)
+            link.send()
         except OSError as error:
             raise Crash(f"{self._name(link)}: {error}") from error
 
@@ -360,11 +411,14 @@ class Pair:
             ours, others = mine.came, theirs.came
             while ours and others:
                 one, two = ours[0], others[0]
-                if one == two or self._allowed(step, one, two):
+                asked = self.flight.get(one.req_id, step)
+                if one == two or self._allowed(asked, one, two):
                     ours.popleft()
                     others.popleft()
                     if one.op != Op.WATCH_EVENT:
                         replies = one, two
+                    if one.req_id in self.flight:
+                        self._learn(asked, one, two)
                 elif self._extra(one, self.rules.extras_ours):
                     ours.popleft()
                 elif self._extra(two, self.rules.extras_theirs):
@@ -380,7 +434,7 @@ class Pair:
         for side in (self.a, self.b):
             for conn, link in enumerate(side.links):
                 if conn != step.conn:
-                    link.send(pack(Op.GET_DOMAIN_PATH, b"0\0", self.req_id), 0)
+                    self._send(link, _NOTHING, 0)
             self._await(*side.links)
         one, two = (
             next(said for said in side.links[step.conn].came if said.op != Op.WATCH_EVENT) for side in (self.a, self.b)
@@ -501,7 +555,7 @@ class Pair:
             link.came.clear()
             link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(TIMEOUT_S), 0))
             try:
-                link.send(data, 0)
+                link.sock.sendall(data)
                 while True:
                     link.read()
             except BlockingIOError:

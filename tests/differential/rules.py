@@ -194,6 +194,10 @@ def control_texts(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
     return all(said.payload.startswith(head.get(command, b"Quota settings:\n")) for said in (ours, theirs))
 
 
+def live_update(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
+    return path_of(step) == b"live-update" and step.op == ours.op == Op.CONTROL
+
+
 def released_acl(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
     """Ours is theirs without entries (never the owner) of domains that were released."""
     if step.op != Op.GET_PERMS or ours.op != Op.GET_PERMS or theirs.op != Op.GET_PERMS:
@@ -263,6 +267,7 @@ FASTXS_C: Final = Rules(
         "new-operations": new_operations,
         "special-get-perms": special_perms,
         "control-texts": control_texts,
+        "live-update": live_update,
         "released-acl": released_acl,
         "generation-opaque": generation,
     },

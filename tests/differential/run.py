@@ -27,6 +27,9 @@ from tests.differential.shrink import shrink
 EPOCH_STEPS = 2000
 OVERLAP = Profile(slots=6, outside=0.1)
 """Several transactions at a time; what the reference commits has to be committed with the same result."""
+PIPELINED = Profile(watches=False, sticky=0.9)
+PIPELINED_DEPTH = 16
+"""So many requests of a connection at once; without watches, as which events are pending would be a matter of time."""
 
 
 class Outcome(NamedTuple):
@@ -49,6 +52,7 @@ class Daemons:
         self.count = itertools.count()
         self.stack = ExitStack()
         self.used: Counter[str] = Counter()
+        self.depth = 1
         self.fresh()
 
     def fresh(self) -> None:
@@ -84,6 +88,7 @@ class Daemons:
 
     def run(self, steps: Sequence[Step]) -> Difference | None:
         """One conversation from a wiped store."""
+        self.pair.depth = self.depth
         try:
             self.pair.begin()
             found = self.pair.run(steps)
@@ -116,6 +121,7 @@ def run(both: Daemons, steps: int, seed: int, profile: Profile, epoch: int = 0, 
     begin = time.monotonic()
     done = 0
     both.used.clear()
+    both.depth = PIPELINED_DEPTH if profile == PIPELINED else 1
     while done < steps:
         conversation = conversations(seed, epoch, min(EPOCH_STEPS, steps - done), profile)
         found = both.run(conversation)
@@ -154,6 +160,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epoch", type=int, default=0, help="begin here, to see one again")
     parser.add_argument("--overlap", action="store_true", help="several transactions open at a time")
+    parser.add_argument("--pipelined", action="store_true", help="many requests at once, without watches")
     parser.add_argument("--no-shrink", action="store_true")
     args = parser.parse_args()
     for kind in {args.a, args.b}:
@@ -161,7 +168,7 @@ def main() -> int:
             print(f"{kind} cannot run here: {reason}", file=sys.stderr)
             return 2
     with daemons(args.a, args.b) as both:
-        profile = OVERLAP if args.overlap else Profile()
+        profile = OVERLAP if args.overlap else PIPELINED if args.pipelined else Profile()
         outcome = run(both, args.steps, args.seed, profile, args.epoch, not args.no_shrink)
     print(report(outcome, args.seed))
     return 1 if outcome.difference else 0

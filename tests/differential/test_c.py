@@ -11,7 +11,7 @@ import pytest
 
 from fastxs.hypervisor.host import Kind, available
 from tests.differential.generate import Profile
-from tests.differential.run import OVERLAP, daemons, report, run
+from tests.differential.run import OVERLAP, PIPELINED, daemons, report, run
 
 STEPS = int(os.environ.get("FASTXS_STEPS", "20000"))
 SEED = int(os.environ.get("FASTXS_SEED", "1"))
@@ -39,6 +39,11 @@ def test_two_c_daemons_are_alike_with_overlapping_transactions() -> None:
 @pytest.mark.timeout(600)
 def test_one_transaction_at_a_time() -> None:
     compare("fastxs", "c", STEPS, Profile())
+
+
+@pytest.mark.timeout(600)
+def test_many_requests_at_once() -> None:
+    compare("fastxs", "c", STEPS // 2, PIPELINED)
 
 
 @pytest.mark.timeout(600)
