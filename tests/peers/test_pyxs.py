@@ -1,4 +1,4 @@
-"""pyxs, the Python client on PyPI: the client, transactions, and its Monitor."""
+"""pyxs, a client in Python: nodes, permissions, domains, transactions, and its Monitor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from fastxs.hypervisor.host import Host
 from fastxs.hypervisor.simxen.guests import Guests
 
-pyxs = pytest.importorskip("pyxs", reason="pyxs is not installed (PyPI)")
+pyxs = pytest.importorskip("pyxs", reason="pyxs is not installed")
 
 
 def client(host: Host) -> Any:
