@@ -34,7 +34,7 @@ DIRECTIVES = {
     "warn.maybe_uninitialized": True,
 }
 # Frame pointers, line tables: perf, py-spy --native and gdb then show lines of the .pyx.
-C_FLAGS = ["-O2", "-g", "-fno-omit-frame-pointer", "-Wall", "-Wno-unused-function"]
+C_FLAGS = ["-O2", "-g", "-fno-omit-frame-pointer", "-Wall", "-Wno-unused-function", "-Wno-sign-compare"]
 
 
 class BuildExt(build_ext):
