@@ -6,10 +6,10 @@ check, tests and reports.  Changes nothing but giving back what left the tree.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastxs.core.heap cimport at, slot
-from fastxs.core.model cimport (CHUNK_SHIFT, DOMIDS, HEAP_CLASSES, Q_MEMORY, Q_NODES, Q_TRANSACTIONS, Q_WATCHES, Blob,
+from fastxs.core.model cimport (CHUNK_SHIFT, DOMIDS, HEAP_CLASSES, Q_MEMORY, Q_NODES, Q_TRANSACTIONS, Q_WATCHES,
                                 Conn, Domain, Item, Kids, Node, Perms, Store, Table, Tx, View, WNode, Watch, handle)
 from fastxs.core.perms cimport owner_of
-from fastxs.core.tree cimport blob_of, generation, kids_of, node_at, node_bytes, reclaim, tree_child, name_of
+from fastxs.core.tree cimport kids_of, node_at, node_bytes, reclaim, tree_child
 
 
 cdef uint32_t items(Store *s, Table *t, list faults, str what) except *:
@@ -53,10 +53,10 @@ cdef int check_tree(Store *s, list faults, dict owned, dict bytes_) except -1:
                     faults.append(f"node {c}: wrong links")
                 if last and node_at(s, last).birth >= node_at(s, c).birth:
                     faults.append(f"node {c}: born before its elder sibling")
-                if tree_child(s, h, name_of(blob_of(s, c)), blob_of(s, c).name_len) != c:
+                if tree_child(s, h, node_at(s, c).data, node_at(s, c).name_len) != c:
                     faults.append(f"node {c}: not found by its name")
                 count += 1
-                size += blob_of(s, c).name_len + 1
+                size += node_at(s, c).name_len + 1
                 last = c
                 c = node_at(s, c).next
             if count != k.count or size != k.bytes or last != k.last:

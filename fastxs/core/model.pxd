@@ -57,11 +57,12 @@ cdef struct Buf:                # a growing run of bytes; data[pos:len] is what 
 # ---- the tree ------------------------------------------------------------------------------
 
 cdef enum:
-    NODE_SPECIAL = 1            # `@...`
-    NODE_GHOST = 2              # left the tree; a snapshot may still see it
-    NODE_UNCHARGED = 4          # no longer counted to its owner
+    NODE_SIZE = 0x0FFF          # Node.bits: size of the item, in units of 8 bytes
+    NODE_GHOST = 0x1000         # left the tree; a snapshot may still see it
+    NODE_UNCHARGED = 0x2000     # no longer counted to its owner
+    NODE_OUT = 0x4000           # the value did not fit: its handle stands in its place
 
-cdef struct Node:               # 64 bytes: one cache line
+cdef struct Node:               # with its name and, where it fits, its value: two adjacent cache lines
     uint32_t hash               # of (parent's hash, name): so the path's bytes alone tell it
     handle chain
     handle parent               # not owned
@@ -72,14 +73,12 @@ cdef struct Node:               # 64 bytes: one cache line
     handle perms                # shared, counted: Perms
     handle old                  # owned: youngest superseded version that a snapshot can see
     handle kids                 # owned: Kids; 0 while it never had a child
-    handle blob                 # owned: Blob, name and value
-    uint32_t flags
     uint64_t gen                # stamp of the last change of value or permissions
     uint64_t birth              # stamp of creation; siblings are in order of birth
-
-cdef struct Blob:               # followed by name and value, no NULs
     uint16_t name_len
     uint16_t value_len
+    uint16_t bits
+    char data[2]                # name, then value or its handle (owned); as long as `bits` says
 
 cdef struct Kids:
     handle first                # owned through the tree
@@ -103,7 +102,8 @@ cdef struct Held:               # what a snapshot keeps alive: an old version or
     View *holder
     uint64_t start              # seen by snapshots in [start, end)
     uint64_t end
-    handle blob                 # versions: owned
+    handle value                # versions: owned; value_len bytes, 0: none
+    uint32_t value_len
     handle perms                # versions: counted
 
 # ---- permissions ---------------------------------------------------------------------------
@@ -240,7 +240,7 @@ cdef struct TNode:              # one path as a transaction sees it; followed by
     handle also                 # all of the view's
     handle base                 # Node in the snapshot; kept alive by it
     handle perms                # counted; 0: the base's
-    handle value                # owned: Blob without a name, if T_WRITTEN
+    handle value                # owned: value_len bytes, if T_WRITTEN; 0: none
     uint32_t flags
     handle born_first           # children created here, in order
     handle born_last
@@ -249,6 +249,7 @@ cdef struct TNode:              # one path as a transaction sees it; followed by
     uint32_t changes            # how often its child list changed here
     uint32_t epoch              # Tx.epoch when `logged` was set
     uint16_t logged             # reads of this path that are in the log already
+    uint16_t value_len
     uint16_t name_len
 
 cdef struct LogEntry:           # followed by `len` payload bytes, padded to 8

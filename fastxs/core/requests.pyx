@@ -18,8 +18,8 @@ from fastxs.core.model cimport (ACE_STALE, C_COMMITS, C_CONFLICTS, C_ERRORS, C_R
                                 DOMID_ANY, DOMID_SELF, DOMIDS, OPS, PAYLOAD_MAX, Q_MEMORY, Q_NODE_SIZE, Q_NODES,
                                 Q_PATH, Q_PERMS, Q_SOFT_MEMORY, Q_TRANSACTIONS, Q_WATCHES, QUOTAS, RIGHT_OWNER,
                                 RIGHT_READ, RIGHT_WRITE, SAY_CONFLICT, SAY_PERMISSION, SAY_QUOTA, TX_DOOMED,
-                                TX_FAILED, TX_STALE, VIEW_KEEP, VIEW_LOST, Ace, Blob, Buf, Conn, Cursor, DomState,
-                                Domain, Kids, LogEntry, Perms, Store, Tx, View, handle)
+                                TX_FAILED, TX_STALE, VIEW_KEEP, VIEW_LOST, Ace, Buf, Conn, Cursor, DomState,
+                                Domain, Kids, LogEntry, Node, Perms, Store, Tx, View, handle)
 from fastxs.core.outbox cimport out_event, out_message
 from fastxs.core.paths cimport Path, component_end, path_base, path_home_len, path_is_legal
 from fastxs.core.perms cimport (aces, conn_rights, owner_of, perm_format, perm_parse, perms_drop, perms_hold,
@@ -28,9 +28,9 @@ from fastxs.core.quota cimport quota_allows, quota_find, quota_fits, quota_of, s
 from fastxs.core.trace cimport trace_message
 from fastxs.core.transactions cimport (Spot, tx_end, tx_find, tx_log, tx_new, txs_drop, view_above_perms, view_count,
                                        view_create, view_find, view_fire, view_free, view_generation, view_list,
-                                       view_list_size, view_logged, view_moved, view_new, view_perms, view_remove,
+                                       view_list_size, view_logged, view_moved, view_new, view_perms, view_remove, view_see_above,
                                        view_set_perms, view_set_value, view_value)
-from fastxs.core.tree cimport blob_of, kids_of, name_of, node_at, reclaim, snapshot_close
+from fastxs.core.tree cimport kids_of, node_at, reclaim, snapshot_close
 from fastxs.core.watches cimport fire, fire_removed, watch_add, watch_remove, watch_there, watches_drop
 from fastxs.core.wire cimport *
 
@@ -43,11 +43,6 @@ cdef enum:
     FLAG_WRITE = 8              # changes nodes
     RECLAIM_NOW = 4096          # nodes given back within the request that removed them
     RECLAIM_SLICE = 64          # and with each later one, while there are more
-
-ctypedef enum Specials:          # what a path that begins with `@` is to a request
-    SPECIAL_NONE                # illegal
-    SPECIAL_NODE                # one of the two nodes that carry the events' permissions
-    SPECIAL_WATCH               # an event's name: any bytes (SPEC 1.5)
 
 cdef struct Operation:
     Handler handler
@@ -118,11 +113,11 @@ cdef int number(const char *text, uint32_t largest, uint32_t *value) noexcept no
 
 # ---- naming a node -----------------------------------------------------------------------------------
 
-cdef int canonical(Store *s, Req *r, const char *p, uint32_t n, Specials specials, Path *out) noexcept nogil:
+cdef int canonical(Store *s, Req *r, const char *p, uint32_t n, bint specials, Path *out) noexcept nogil:
     """A legal path in absolute form: the request's own bytes, or made in scratch.  0, EINVAL or ENOMEM."""
     cdef char[32] base
     cdef uint32_t size, counted
-    if not path_is_legal(p, n, specials != SPECIAL_NONE) and (specials != SPECIAL_WATCH or n == 0 or p[0] != c'@'):
+    if not path_is_legal(p, n, specials):
         return EINVAL
     out.p = p
     out.len = n
@@ -149,7 +144,7 @@ cdef void denied(Store *s, Req *r, Path *path) noexcept nogil:
 
 cdef int over(Store *s, Req *r, uint32_t item, int error) noexcept nogil:
     """A quota refuses; within a transaction that dooms it (SPEC 4).  Returns `error`."""
-    if r.tx != NULL and not s.replaying:
+    if r.tx != NULL and not s.replaying and item != Q_PERMS:
         r.tx.flags |= TX_FAILED
     if not s.replaying:
         say(s, SAY_QUOTA, r.conn.domain, r.conn.serial, quota_of(item).name, <uint32_t>strlen(quota_of(item).name),
@@ -157,7 +152,7 @@ cdef int over(Store *s, Req *r, uint32_t item, int error) noexcept nogil:
     return error
 
 
-cdef int locate(Store *s, Req *r, const char *p, uint32_t n, uint32_t need, Specials specials, Path *path,
+cdef int locate(Store *s, Req *r, const char *p, uint32_t n, uint32_t need, bint specials, Path *path,
                 Spot *spot) noexcept nogil:
     """Find what a path names and check the rights that the operation needs.
 
@@ -167,7 +162,8 @@ cdef int locate(Store *s, Req *r, const char *p, uint32_t n, uint32_t need, Spec
     cdef int error = canonical(s, r, p, n, specials, path)
     if error:
         return error
-    if r.view != NULL and not s.replaying and s.stamp != r.view.stamp and not r.tx.flags & TX_STALE:
+    if r.view != NULL and not s.replaying and s.stamp != r.view.stamp \
+            and not r.tx.flags & (TX_STALE | TX_FAILED):
         if r.type == XS_RM or view_moved(s, r.view, path.p, path.len):
             if replay(s, r.tx) == 0:
                 r.view = r.tx.view
@@ -181,6 +177,7 @@ cdef int locate(Store *s, Req *r, const char *p, uint32_t n, uint32_t need, Spec
     if spot.found:
         if r.conn.privileged or (conn_rights(s, r.conn, view_perms(s, r.view, spot)) & need) == need:
             return 0
+        view_see_above(s, r.view, spot)         # C asks the parent what it may tell
     elif r.conn.privileged or conn_rights(s, r.conn, view_above_perms(s, r.view, spot)) & need:
         return ENOENT                           # one of the wanted rights is enough to know, as in C
     denied(s, r, path)
@@ -197,7 +194,7 @@ cdef int do_read(Store *s, Req *r) noexcept nogil:
     cdef int error
     if not one_string(r):
         return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, SPECIAL_NONE, &path, &spot)
+    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, False, &path, &spot)
     if error:
         return error
     view_value(s, r.view, &spot, &value, &n)
@@ -210,7 +207,7 @@ cdef int do_directory(Store *s, Req *r) noexcept nogil:
     cdef int error
     if not one_string(r):
         return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, SPECIAL_NONE, &path, &spot)
+    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, False, &path, &spot)
     if error:
         return error
     if r.view == NULL and view_list_size(s, NULL, &spot) > PAYLOAD_MAX:
@@ -233,22 +230,22 @@ cdef uint32_t part_of_tree(Store *s, Conn *conn, handle node, uint64_t gen, uint
     cdef Cursor *c = &conn.cursor
     cdef handle child = k.first
     cdef uint32_t begins = 0, n = 0, size, skip
-    cdef Blob *b
+    cdef Node *name
     if c.node == node and c.gen == gen and c.offset == offset:
         child = c.child
         begins = offset
     while child:
-        b = blob_of(s, child)
-        size = b.name_len + 1
+        name = node_at(s, child)
+        size = name.name_len + 1
         if begins + size > offset:
             skip = offset - begins if offset > begins else 0
             if n + size - skip > room:
                 break
-            memcpy(out + n, name_of(b) + skip, size - skip - 1)
+            memcpy(out + n, name.data + skip, size - skip - 1)
             n += size - skip
             out[n - 1] = 0
         begins += size
-        child = node_at(s, child).next
+        child = name.next
     last[0] = child == 0
     c.node = node
     c.gen = gen
@@ -270,7 +267,7 @@ cdef int do_directory_part(Store *s, Req *r) noexcept nogil:
     cdef int error
     if strings(r, part, 2) != 2:
         return EINVAL
-    error = locate(s, r, part[0], <uint32_t>strlen(part[0]), RIGHT_READ, SPECIAL_NONE, &path, &spot)
+    error = locate(s, r, part[0], <uint32_t>strlen(part[0]), RIGHT_READ, False, &path, &spot)
     if error:
         return error
     offset = strtol(part[1], &end, 10)
@@ -319,7 +316,7 @@ cdef int do_get_perms(Store *s, Req *r) noexcept nogil:
     cdef int error
     if not one_string(r):
         return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, SPECIAL_NODE, &path, &spot)
+    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, True, &path, &spot)
     if error:
         return error
     list = view_perms(s, r.view, &spot)
@@ -338,7 +335,7 @@ cdef uint32_t node_size(Store *s, Req *r, Spot *spot, uint32_t value_len) noexce
     return 16 + 8 * perms + value_len + view_list_size(s, r.view, spot)
 
 
-cdef int create(Store *s, Req *r, Path *path, Spot *spot) noexcept nogil:
+cdef int create(Store *s, Req *r, Path *path, uint32_t room, Spot *spot) noexcept nogil:
     """Create what is missing, if the quotas of an unprivileged creator allow all of it (XSA-414)."""
     cdef Domain *d = r.conn.domain
     cdef uint32_t missing = 1, i, first, size = 0
@@ -367,7 +364,7 @@ cdef int create(Store *s, Req *r, Path *path, Spot *spot) noexcept nogil:
             return over(s, r, Q_NODE_SIZE, ENOSPC)
     if r.dry:
         return 0
-    error = view_create(s, r.view, r.conn, path.p, path.len, spot)
+    error = view_create(s, r.view, r.conn, path.p, path.len, room, spot)
     return over(s, r, Q_MEMORY, error) if error else 0
 
 
@@ -391,7 +388,7 @@ cdef int do_write(Store *s, Req *r) noexcept nogil:
         return EINVAL
     value = nul + 1
     n = r.len - <uint32_t>(value - r.data)
-    error = locate(s, r, r.data, <uint32_t>(nul - r.data), RIGHT_WRITE, SPECIAL_NONE, &path, &spot)
+    error = locate(s, r, r.data, <uint32_t>(nul - r.data), RIGHT_WRITE, False, &path, &spot)
     if error and error != ENOENT:
         return error
     if not r.conn.privileged and r.conn.domain != NULL:
@@ -402,7 +399,7 @@ cdef int do_write(Store *s, Req *r) noexcept nogil:
         if not quota_allows(s, r.conn.domain, Q_MEMORY, n):
             return over(s, r, Q_MEMORY, ENOMEM)
     if error:
-        error = create(s, r, &path, &spot)
+        error = create(s, r, &path, n, &spot)
         if error:
             return error
     if not r.dry:
@@ -419,9 +416,9 @@ cdef int do_mkdir(Store *s, Req *r) noexcept nogil:
     cdef int error
     if not one_string(r):
         return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, SPECIAL_NONE, &path, &spot)
+    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, False, &path, &spot)
     if error == ENOENT:
-        error = create(s, r, &path, &spot)
+        error = create(s, r, &path, 0, &spot)
         if not error:
             changed(s, r, &path, &spot, 0)
     return error if error else ok(s, r)
@@ -433,7 +430,7 @@ cdef int do_rm(Store *s, Req *r) noexcept nogil:
     cdef int error
     if not one_string(r):
         return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, SPECIAL_NONE, &path, &spot)
+    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, False, &path, &spot)
     if error == ENOENT and component_end(path.p, path.len, spot.rest) == path.len:
         return ok(s, r)                         # its parent exists: gone is gone
     if error:
@@ -481,7 +478,7 @@ cdef int set_perms(Store *s, Req *r, const char *name, Ace *list, uint32_t count
     cdef int error
     if list[0].flags & ACE_STALE or list[0].domid >= DOMIDS:
         return ENOENT                           # the owner must exist; C looks at that before the path
-    error = locate(s, r, name, <uint32_t>strlen(name), RIGHT_WRITE | RIGHT_OWNER, SPECIAL_NODE, &path, &spot)
+    error = locate(s, r, name, <uint32_t>strlen(name), RIGHT_WRITE | RIGHT_OWNER, True, &path, &spot)
     if error:
         return error
     if path.special and not r.conn.privileged:
@@ -553,7 +550,7 @@ cdef int do_watch(Store *s, Req *r) noexcept nogil:
         if depth < 0 or depth > 0x7FFFFFFF:
             return EINVAL
     n = <uint32_t>strlen(part[0])
-    error = canonical(s, r, part[0], n, SPECIAL_WATCH, &path)
+    error = canonical(s, r, part[0], n, True, &path)
     if error:
         return error
     if not r.conn.privileged and r.conn.domain != NULL:
@@ -579,8 +576,9 @@ cdef int do_unwatch(Store *s, Req *r) noexcept nogil:
     cdef int error
     if strings(r, part, 2) != 2:
         return EINVAL
-    if canonical(s, r, part[0], <uint32_t>strlen(part[0]), SPECIAL_WATCH, &path):
-        return ENOENT                           # nothing illegal can be watched
+    error = canonical(s, r, part[0], <uint32_t>strlen(part[0]), True, &path)
+    if error:
+        return error
     error = watch_remove(s, r.conn, path.p, path.len, part[1], <uint32_t>strlen(part[1]))
     return error if error else ok(s, r)
 

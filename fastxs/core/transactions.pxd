@@ -15,6 +15,8 @@ cdef struct Spot:               # what a path names in a view
 
 # Find, and count the access; ENOSPC: more distinct paths than the owner's transaction may touch.
 cdef int view_find(Store *s, View *v, const char *p, uint32_t n, Spot *spot) noexcept nogil
+# The node above was looked at as well (a refusal depends on it).
+cdef void view_see_above(Store *s, View *v, Spot *spot) noexcept nogil
 cdef handle view_perms(Store *s, View *v, Spot *spot) noexcept nogil
 cdef handle view_above_perms(Store *s, View *v, Spot *spot) noexcept nogil
 cdef void view_value(Store *s, View *v, Spot *spot, const char **value, uint32_t *n) noexcept nogil
@@ -25,8 +27,9 @@ cdef int view_list(Store *s, View *v, Spot *spot, Buf *out) noexcept nogil
 cdef uint32_t view_list_size(Store *s, View *v, Spot *spot) noexcept nogil
 # How many nodes of a domain there are in the view beyond (or below) what its account says.
 cdef int view_count(View *v, uint32_t domid) noexcept nogil
-# Create what is missing down to the path; `perms` are inherited from above (SPEC 3.5); spot then is the new node.
-cdef int view_create(Store *s, View *v, Conn *conn, const char *p, uint32_t n, Spot *spot) noexcept nogil
+# Create what is missing down to the path; `perms` are inherited from above (SPEC 3.5); spot then is the new
+# node, which has room for a value of `room` bytes.
+cdef int view_create(Store *s, View *v, Conn *conn, const char *p, uint32_t n, uint32_t room, Spot *spot) noexcept nogil
 cdef int view_set_value(Store *s, View *v, Spot *spot, const char *value, uint32_t n) noexcept nogil
 # Takes over one count of `perms`.
 cdef int view_set_perms(Store *s, View *v, Spot *spot, handle perms) noexcept nogil

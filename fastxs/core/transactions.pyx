@@ -19,12 +19,12 @@ from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 
 from fastxs.core.heap cimport at, bucket, buf_add, buf_free, buf_room, fx_fold, fx_hash, give, table_add, table_drop, take
 from fastxs.core.model cimport (DOMIDS, NONE32, Q_MEMORY, Q_TRANSACTIONS, Q_TX_NODES, T_BORN, T_CUT, T_EXACT, T_EXISTS,
-                                T_FIRE, T_SEEN, T_WRITTEN, VIEW_KEEP, VIEW_LOST, Ace, Blob, Buf, Conn, Count, Domain,
+                                T_FIRE, T_SEEN, T_WRITTEN, VIEW_KEEP, VIEW_LOST, Ace, Buf, Conn, Count, Domain,
                                 LogEntry, Perms, Store, TNode, Tx, View, handle)
 from fastxs.core.paths cimport component_end
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_hold, perms_intern
 from fastxs.core.quota cimport account, quota_allows, quota_fits
-from fastxs.core.tree cimport (blob_of, generation, kids_of, name_of, node_at, snapshot_close, snapshot_open,
+from fastxs.core.tree cimport (Version, generation, kids_of, node_at, snapshot_close, snapshot_open,
                                tree_child_at, tree_create, tree_find, tree_find_at, tree_list_at, tree_remove,
                                tree_set_perms, tree_set_value, tree_version, value_of)
 from fastxs.core.watches cimport fire
@@ -117,9 +117,9 @@ cdef bint see(Store *s, View *v, handle h) noexcept nogil:
 
 
 cdef handle base_perms(Store *s, View *v, TNode *t) noexcept nogil:
-    cdef handle blob = 0, perms = 0
-    tree_version(s, t.base, v.stamp, &blob, &perms)
-    return perms
+    cdef Version seen
+    tree_version(s, t.base, v.stamp, &seen)
+    return seen.perms
 
 
 cdef inline handle tperms(Store *s, View *v, TNode *t) noexcept nogil:
@@ -161,6 +161,11 @@ cdef int view_find(Store *s, View *v, const char *p, uint32_t n, Spot *spot) noe
     return 0
 
 
+cdef void view_see_above(Store *s, View *v, Spot *spot) noexcept nogil:
+    if v != NULL and tnode_at(s, spot.t).up:
+        see(s, v, tnode_at(s, spot.t).up)
+
+
 cdef handle view_perms(Store *s, View *v, Spot *spot) noexcept nogil:
     return node_at(s, spot.node).perms if v == NULL else tperms(s, v, tnode_at(s, spot.t))
 
@@ -170,24 +175,20 @@ cdef handle view_above_perms(Store *s, View *v, Spot *spot) noexcept nogil:
 
 
 cdef void view_value(Store *s, View *v, Spot *spot, const char **value, uint32_t *n) noexcept nogil:
-    cdef Blob *b
     cdef TNode *t
-    cdef handle blob = 0, perms = 0
+    cdef Version seen
     if v == NULL:
-        b = blob_of(s, spot.node)
-    else:
-        t = tnode_at(s, spot.t)
-        if t.flags & T_WRITTEN or t.flags & T_CUT or t.base == 0:
-            blob = t.value
-        else:
-            tree_version(s, t.base, v.stamp, &blob, &perms)
-        if blob == 0:
-            value[0] = NULL
-            n[0] = 0
-            return
-        b = <Blob *>at(s, blob)
-    value[0] = value_of(b)
-    n[0] = b.value_len
+        value[0] = value_of(s, node_at(s, spot.node))
+        n[0] = node_at(s, spot.node).value_len
+        return
+    t = tnode_at(s, spot.t)
+    if t.flags & T_WRITTEN or t.flags & T_CUT or t.base == 0:
+        value[0] = at(s, t.value) if t.value else NULL
+        n[0] = t.value_len if t.value else 0
+        return
+    tree_version(s, t.base, v.stamp, &seen)
+    value[0] = seen.value
+    n[0] = seen.value_len
 
 
 cdef uint64_t view_generation(Store *s, View *v, Spot *spot) noexcept nogil:
@@ -294,8 +295,9 @@ cdef handle inherited(Store *s, Conn *conn, handle above) noexcept nogil:
 
 cdef void drop_value(Store *s, View *v, TNode *t) noexcept nogil:
     if t.value:
-        give(s, t.value, <uint32_t>sizeof(Blob) + (<Blob *>at(s, t.value)).value_len)
+        give(s, t.value, t.value_len)
     t.value = 0
+    t.value_len = 0
 
 
 cdef void drop_own(Store *s, View *v, TNode *t) noexcept nogil:
@@ -339,7 +341,8 @@ cdef void gone(Store *s, handle h) noexcept nogil:
     up.changes += 1
 
 
-cdef int view_create(Store *s, View *v, Conn *conn, const char *p, uint32_t n, Spot *spot) noexcept nogil:
+cdef int view_create(Store *s, View *v, Conn *conn, const char *p, uint32_t n, uint32_t room,
+                     Spot *spot) noexcept nogil:
     cdef uint32_t i = spot.rest, end
     cdef handle h, perms, first = 0
     if v == NULL:
@@ -347,7 +350,7 @@ cdef int view_create(Store *s, View *v, Conn *conn, const char *p, uint32_t n, S
         while i < n:
             end = component_end(p, n, i)
             perms = inherited(s, conn, node_at(s, h).perms)
-            h = tree_create(s, h, p + i, end - i, perms) if perms else 0
+            h = tree_create(s, h, p + i, end - i, perms, room if end == n else 0) if perms else 0
             if h == 0:                          # all or nothing (XSA-414)
                 if perms:
                     perms_drop(s, perms)
@@ -380,22 +383,20 @@ cdef int view_create(Store *s, View *v, Conn *conn, const char *p, uint32_t n, S
 
 cdef int view_set_value(Store *s, View *v, Spot *spot, const char *value, uint32_t n) noexcept nogil:
     cdef TNode *t
-    cdef Blob *b
     cdef handle h
     if v == NULL:
         return tree_set_value(s, spot.node, value, n)
     if not weigh(s, v, n):
         return ENOMEM
-    h = take(s, <uint32_t>sizeof(Blob) + n)
-    if h == 0:
+    h = take(s, n) if n else 0
+    if n and h == 0:
         return ENOMEM
-    b = <Blob *>at(s, h)
-    b.name_len = 0
-    b.value_len = <uint16_t>n
-    memcpy(value_of(b), value, n)
+    if n:
+        memcpy(at(s, h), value, n)
     t = tnode_at(s, spot.t)
     drop_value(s, v, t)
     t.value = h
+    t.value_len = <uint16_t>n
     t.flags |= T_WRITTEN | T_FIRE
     v.epoch += 1
     return 0
@@ -424,6 +425,7 @@ cdef int view_remove(Store *s, View *v, Spot *spot) noexcept nogil:
     cdef TNode *t
     cdef Spot here
     cdef uint32_t i, n
+    cdef uint64_t gen
     cdef int error = 0
     if v == NULL:
         tree_remove(s, spot.node)
@@ -459,7 +461,10 @@ cdef int view_remove(Store *s, View *v, Spot *spot) noexcept nogil:
             break
         count_nodes(v, owner_of(s, tperms(s, v, t)), -1)
         if t.base and not t.flags & T_CUT:      # what the removal depends on: the subtree as it was
-            v.finger = fx_fold(v.finger ^ t.base, 0x9E3779B97F4A7C15ull ^ generation(s, t.base))
+            gen = generation(s, t.base)
+            if gen > v.stamp:
+                gen = 0                         # not as it was: no replay will find it so
+            v.finger = fx_fold(v.finger ^ t.base, 0x9E3779B97F4A7C15ull ^ gen)
         drop_own(s, v, t)
         t.flags |= T_FIRE if h == spot.t else T_EXACT
         gone(s, h)
@@ -518,7 +523,7 @@ cdef bint view_moved(Store *s, View *v, const char *p, uint32_t n) noexcept nogi
         return True
     if live:
         return generation(s, live) > v.stamp
-    return live_above != then_above or node_at(s, live_above).gen > v.stamp
+    return live_above != then_above or generation(s, live_above) > v.stamp
 
 
 cdef int tpath(Store *s, View *v, handle h, Buf *out) noexcept nogil:

@@ -2,22 +2,29 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastxs.core.heap cimport at
-from fastxs.core.model cimport Blob, Buf, Kids, Node, Store, View, handle
+from libc.string cimport memcpy
+
+from fastxs.core.model cimport NODE_OUT, Buf, Kids, Node, Store, View, handle
+
+cdef struct Version:            # what a snapshot sees of a node; borrowed
+    const char *value
+    uint32_t value_len
+    handle perms
 
 cdef inline Node *node_at(Store *s, handle h) noexcept nogil:
     return <Node *>at(s, h)
 
 
-cdef inline Blob *blob_of(Store *s, handle node) noexcept nogil:
-    return <Blob *>at(s, node_at(s, node).blob)
+cdef inline handle out_of(Node *n) noexcept nogil:
+    """The handle of a value that does not fit its node (NODE_OUT)."""
+    cdef handle h = 0
+    memcpy(&h, n.data + n.name_len, sizeof(handle))
+    return h
 
 
-cdef inline char *name_of(Blob *b) noexcept nogil:
-    return <char *>b + sizeof(Blob)
-
-
-cdef inline char *value_of(Blob *b) noexcept nogil:
-    return <char *>b + sizeof(Blob) + b.name_len
+cdef inline char *value_of(Store *s, Node *n) noexcept nogil:
+    """Its `value_len` bytes."""
+    return at(s, out_of(n)) if n.bits & NODE_OUT else n.data + n.name_len
 
 
 cdef inline Kids *kids_of(Store *s, handle node) noexcept nogil:
@@ -45,8 +52,9 @@ cdef handle tree_child_at(Store *s, handle parent, const char *name, uint32_t n,
 cdef handle tree_find(Store *s, const char *p, uint32_t n, handle *deepest, uint32_t *rest) noexcept nogil
 cdef handle tree_find_at(Store *s, const char *p, uint32_t n, uint64_t stamp, handle *deepest) noexcept nogil
 
-# A new last child with an empty value; takes over one count of `perms`.  0: no memory.
-cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, handle perms) noexcept nogil
+# A new last child with an empty value and room for one of `room` bytes; takes over one count of `perms`.
+# 0: no memory.
+cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, handle perms, uint32_t room) noexcept nogil
 # 0 or ENOMEM.
 cdef int tree_set_value(Store *s, handle node, const char *value, uint32_t n) noexcept nogil
 # Takes over one count of `perms`.
@@ -57,7 +65,7 @@ cdef void tree_remove(Store *s, handle node) noexcept nogil
 cdef bint reclaim(Store *s, uint32_t steps) noexcept nogil
 
 # What a snapshot at `stamp` sees of a node that it sees.
-cdef void tree_version(Store *s, handle node, uint64_t stamp, handle *blob, handle *perms) noexcept nogil
+cdef void tree_version(Store *s, handle node, uint64_t stamp, Version *seen) noexcept nogil
 # Children in order as of `stamp` (NONE: today), a NUL behind each; 0 or ENOMEM.
 cdef int tree_list_at(Store *s, handle node, uint64_t stamp, Buf *out) noexcept nogil
 cdef handle tree_first(Store *s, handle node) noexcept nogil

@@ -20,8 +20,8 @@ from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from fastxs.core.heap cimport at, bucket, buf_add, buf_room, fx_hash, fx_prefetch, give, rounded, table_add, table_drop, take
-from fastxs.core.model cimport (DOMID_ANY, DOMIDS, NODE_GHOST, NODE_SPECIAL, NODE_UNCHARGED, Q_MEMORY, Q_NODES, RIGHT_READ, Ace,
-                                Blob, Buf, Domain, Held, Kids, Node, Reclaim, Step, Store, View, VIEW_LOST, handle)
+from fastxs.core.model cimport (DOMID_ANY, DOMIDS, NODE_GHOST, NODE_OUT, NODE_SIZE, NODE_UNCHARGED, Q_MEMORY, Q_NODES, RIGHT_READ, Ace,
+                                Buf, Domain, Held, Kids, Node, Reclaim, Step, Store, View, VIEW_LOST, handle)
 from fastxs.core.paths cimport component_end
 from fastxs.core.perms cimport owner_of, perms_drop, perms_hold, perms_intern
 from fastxs.core.quota cimport account
@@ -34,6 +34,8 @@ cdef struct Component:          # of a path
 cdef enum:
     AHEAD = 16                  # components that a walk looks ahead
     LARGE = 8192                # nodes that no longer fit the near caches
+    HEAD = sizeof(Node) - 2     # a node without name and value
+    ROOM_MAX = 2048             # a larger value is better out of line
     GHOST_BYTES = 128           # what a node that left is charged to the snapshot that holds it
 
 
@@ -41,22 +43,27 @@ cdef inline Held *held_at(Store *s, handle h) noexcept nogil:
     return <Held *>at(s, h)
 
 
-cdef inline uint32_t blob_size(Blob *b) noexcept nogil:
-    return <uint32_t>sizeof(Blob) + b.name_len + b.value_len
+cdef inline uint32_t item_bytes(Node *n) noexcept nogil:
+    return <uint32_t>(n.bits & NODE_SIZE) * 8
+
+
+cdef inline uint32_t capacity(Node *n) noexcept nogil:
+    """Bytes of value that fit the node itself."""
+    return item_bytes(n) - HEAD - n.name_len
+
+
+cdef inline uint32_t out_bytes(Node *n) noexcept nogil:
+    return rounded(n.value_len) if n.bits & NODE_OUT else 0
 
 
 cdef uint32_t node_bytes(Store *s, handle node) noexcept nogil:
-    return <uint32_t>sizeof(Node) + rounded(blob_size(blob_of(s, node)))
+    return item_bytes(node_at(s, node)) + out_bytes(node_at(s, node))
 
 
 # ---- finding -------------------------------------------------------------------------------------
 
-cdef inline bint is_child(Store *s, Node *n, handle parent, const char *name, uint32_t len) noexcept nogil:
-    cdef Blob *b
-    if n.parent != parent:
-        return False
-    b = <Blob *>at(s, n.blob)
-    return b.name_len == len and memcmp(name_of(b), name, len) == 0
+cdef inline bint is_child(Node *n, handle parent, const char *name, uint32_t len) noexcept nogil:
+    return n.parent == parent and n.name_len == len and memcmp(n.data, name, len) == 0
 
 
 cdef inline handle hashed_child(Store *s, uint32_t hash, handle parent, const char *name, uint32_t n) noexcept nogil:
@@ -64,7 +71,7 @@ cdef inline handle hashed_child(Store *s, uint32_t hash, handle parent, const ch
     cdef Node *node
     while h:
         node = node_at(s, h)
-        if node.hash == hash and is_child(s, node, parent, name, n):
+        if node.hash == hash and is_child(node, parent, name, n):
             return h
         h = node.chain
     return 0
@@ -88,7 +95,7 @@ cdef handle tree_child_at(Store *s, handle parent, const char *name, uint32_t n,
     h = bucket(&s.ghosts, hash)[0]
     while h:
         held = held_at(s, h)
-        if held.hash == hash and held.start <= stamp < held.end and is_child(s, node_at(s, held.node), parent, name, n):
+        if held.hash == hash and held.start <= stamp < held.end and is_child(node_at(s, held.node), parent, name, n):
             return held.node
         h = held.chain
     return 0
@@ -101,10 +108,10 @@ cdef inline handle start_of(Store *s, const char *p, uint32_t *i) noexcept nogil
 
 
 cdef void warm(Store *s, const Component *c, uint32_t count) noexcept nogil:
-    """Ask the memory for all components at once: buckets, then nodes, then names and values.
+    """Ask the memory for all components at once: buckets, then nodes.
 
-    A walk in a store of a million nodes is one cache miss after the other; this makes three waits of
-    them, whatever the depth (READ: -0.7 us).  In a small store all of it is in the cache anyway.
+    A walk in a store of a million nodes is one cache miss after the other; this makes two waits of
+    them, whatever the depth.  In a small store all of it is in the cache anyway.
     """
     cdef uint32_t k
     cdef handle h
@@ -113,11 +120,8 @@ cdef void warm(Store *s, const Component *c, uint32_t count) noexcept nogil:
     for k in range(count):
         h = bucket(&s.nodes, c[k].hash)[0]
         if h:
-            fx_prefetch(node_at(s, h))
-    for k in range(count):
-        h = bucket(&s.nodes, c[k].hash)[0]
-        if h:
-            fx_prefetch(blob_of(s, h))
+            fx_prefetch(at(s, h))
+            fx_prefetch(at(s, h) + 64)
 
 
 cdef handle tree_find(Store *s, const char *p, uint32_t n, handle *deepest, uint32_t *rest) noexcept nogil:
@@ -225,10 +229,6 @@ cdef void detach(Store *s, handle h) noexcept nogil:
     held.holder.held_bytes -= held.bytes
 
 
-cdef void drop_blob(Store *s, handle blob) noexcept nogil:
-    give(s, blob, blob_size(<Blob *>at(s, blob)))
-
-
 cdef void free_version(Store *s, handle h) noexcept nogil:
     """A superseded version that no snapshot sees; detached already."""
     cdef Held *held = held_at(s, h)
@@ -238,8 +238,8 @@ cdef void free_version(Store *s, handle h) noexcept nogil:
         node_at(s, held.node).old = held.older
     if held.older:
         held_at(s, held.older).newer = held.newer
-    if held.blob:
-        drop_blob(s, held.blob)
+    if held.value:
+        give(s, held.value, held.value_len)
     perms_drop(s, held.perms)
     give(s, h, sizeof(Held))
 
@@ -269,9 +269,7 @@ cdef handle keep(Store *s, handle node, uint64_t start, bint ghost) noexcept nog
     cdef View *v
     cdef Held *held
     cdef handle h
-    cdef uint32_t bytes = <uint32_t>sizeof(Held) + rounded(blob_size(blob_of(s, node)))
-    if ghost:
-        bytes += GHOST_BYTES
+    cdef uint32_t bytes = <uint32_t>sizeof(Held) + (GHOST_BYTES if ghost else rounded(node_at(s, node).value_len))
     while s.newest != NULL and s.newest.stamp >= start:
         v = s.newest
         h = 0 if v.held_limit and v.held_bytes + bytes > v.held_limit else take(s, sizeof(Held))
@@ -291,18 +289,35 @@ cdef handle keep(Store *s, handle node, uint64_t start, bint ghost) noexcept nog
     return 0
 
 
-cdef bint keep_version(Store *s, handle h) noexcept nogil:
-    """Before a change: hand the present value and permissions to the snapshot that sees them.
+cdef bint keep_version(Store *s, handle h, bint value_stays) noexcept nogil:
+    """Before a change: the newest snapshot that can see the present value and permissions gets them.
 
-    True: the node's blob and count of perms now belong to the Held; the caller gives it new ones.
+    True: the count of perms now belongs to the Held, the caller gives the node new ones; a value out
+    of line was handed over, unless it `value_stays` (then, as one in line, it was copied).
     """
     cdef Node *n = node_at(s, h)
-    cdef handle k = keep(s, h, n.gen, False)
+    cdef handle k, copy = 0
     cdef Held *held
+    if s.newest == NULL or s.newest.stamp < n.gen:
+        return False
+    if n.value_len and (value_stays or not n.bits & NODE_OUT):
+        copy = take(s, n.value_len)
+        if copy == 0:
+            lose(s, n.gen)
+            return False
+        memcpy(at(s, copy), value_of(s, n), n.value_len)
+    k = keep(s, h, n.gen, False)
     if k == 0:
+        if copy:
+            give(s, copy, n.value_len)
         return False
     held = held_at(s, k)
-    held.blob = n.blob
+    held.value = copy
+    held.value_len = n.value_len
+    if n.bits & NODE_OUT and not value_stays:
+        held.value = out_of(n)
+        n.bits &= ~NODE_OUT
+        n.value_len = 0
     held.perms = n.perms
     held.older = n.old
     if n.old:
@@ -311,19 +326,29 @@ cdef bint keep_version(Store *s, handle h) noexcept nogil:
     return True
 
 
-cdef void tree_version(Store *s, handle node, uint64_t stamp, handle *blob, handle *perms) noexcept nogil:
+cdef void lose(Store *s, uint64_t start) noexcept nogil:
+    """No memory to keep what was true from `start` on: whoever could see it is lost."""
+    while s.newest != NULL and s.newest.stamp >= start:
+        s.newest.flags |= VIEW_LOST
+        snapshot_close(s, s.newest)
+
+
+cdef void tree_version(Store *s, handle node, uint64_t stamp, Version *seen) noexcept nogil:
     cdef Node *n = node_at(s, node)
+    cdef Held *held
     cdef handle h = n.old
-    blob[0] = n.blob
-    perms[0] = n.perms
+    seen.value = value_of(s, n)
+    seen.value_len = n.value_len
+    seen.perms = n.perms
     if n.gen <= stamp:
         return
-    while h:
-        blob[0] = held_at(s, h).blob
-        perms[0] = held_at(s, h).perms
-        if held_at(s, h).start <= stamp:
-            return
+    while h and held_at(s, h).start > stamp:
         h = held_at(s, h).older
+    if h and stamp < held_at(s, h).end:         # else nothing was kept for it: it has closed
+        held = held_at(s, h)
+        seen.value = at(s, held.value) if held.value else NULL
+        seen.value_len = held.value_len
+        seen.perms = held.perms
 
 
 cdef void snapshot_open(Store *s, View *v) noexcept nogil:
@@ -367,44 +392,50 @@ cdef void snapshot_close(Store *s, View *v) noexcept nogil:
 
 # ---- changing ------------------------------------------------------------------------------------------
 
-cdef handle new_blob(Store *s, const char *name, uint32_t name_len, const char *value, uint32_t value_len) noexcept nogil:
-    cdef handle h = take(s, <uint32_t>sizeof(Blob) + name_len + value_len)
-    cdef Blob *b
+cdef handle new_node(Store *s, const char *name, uint32_t n, uint32_t room) noexcept nogil:
+    """A node with nothing but a name, and room for a value (or for the handle of one)."""
+    cdef uint32_t size
+    cdef handle h
+    cdef Node *node
+    if room < sizeof(handle) or room > ROOM_MAX:
+        room = sizeof(handle)
+    size = rounded(HEAD + n + room)
+    h = take(s, size)
     if h:
-        b = <Blob *>at(s, h)
-        b.name_len = <uint16_t>name_len
-        b.value_len = <uint16_t>value_len
-        memcpy(name_of(b), name, name_len)
-        if value_len:
-            memcpy(value_of(b), value, value_len)
+        node = node_at(s, h)
+        memset(node, 0, HEAD)
+        node.bits = <uint16_t>(size // 8)
+        node.name_len = <uint16_t>n
+        memcpy(node.data, name, n)
     return h
 
 
-cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, handle perms) noexcept nogil:
-    cdef handle h = take(s, sizeof(Node))
-    cdef handle blob = new_blob(s, name, n, NULL, 0)
+cdef void free_node(Store *s, handle h) noexcept nogil:
+    cdef Node *n = node_at(s, h)
+    if n.bits & NODE_OUT:
+        give(s, out_of(n), n.value_len)
+    give(s, h, item_bytes(n))
+
+
+cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, handle perms,
+                        uint32_t room) noexcept nogil:
+    cdef handle h = new_node(s, name, n, room)
     cdef Node *node
     cdef Kids *k
     if node_at(s, parent).kids == 0:
         node_at(s, parent).kids = take(s, sizeof(Kids))
         if node_at(s, parent).kids:
             memset(kids_of(s, parent), 0, sizeof(Kids))
-    if h == 0 or blob == 0 or node_at(s, parent).kids == 0:
+    if h == 0 or node_at(s, parent).kids == 0:
         if h:
-            give(s, h, sizeof(Node))
-        if blob:
-            drop_blob(s, blob)
+            free_node(s, h)
         return 0
     s.stamp += 1
     node = node_at(s, h)
-    memset(node, 0, sizeof(Node))
     node.hash = child_hash(s, parent, name, n)
     node.parent = parent
     node.perms = perms
-    node.blob = blob
     node.gen = node.birth = s.stamp
-    if parent == s.specials:
-        node.flags = NODE_SPECIAL
     table_add(s, &s.nodes, h)
     k = kids_of(s, parent)
     node.prev = k.last
@@ -421,46 +452,45 @@ cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, h
 
 
 cdef int tree_set_value(Store *s, handle h, const char *value, uint32_t n) noexcept nogil:
+    """In its node where it fits; else out of line, there in place where that fits."""
     cdef Node *node = node_at(s, h)
-    cdef Blob *b = blob_of(s, h)
-    cdef uint32_t old = rounded(blob_size(b)), new = rounded(<uint32_t>sizeof(Blob) + b.name_len + n)
-    cdef handle blob = node.blob
     cdef Domain *d = node_owner(s, node)
+    cdef uint32_t before = node_bytes(s, h)
+    cdef bint fits = n <= capacity(node)
     cdef bint kept = s.newest != NULL and s.newest.stamp >= node.gen
-    if kept or old != new:
-        blob = new_blob(s, name_of(b), b.name_len, value, n)
-        if blob == 0:
+    cdef bint reuse = not fits and not kept and out_bytes(node) == rounded(n)
+    cdef handle out = 0
+    if not fits and not reuse:
+        out = take(s, n)
+        if out == 0:
             return ENOMEM
     s.stamp += 1
-    if kept and keep_version(s, h):
+    if kept and keep_version(s, h, False):
         perms_hold(s, node.perms)
-    elif blob != node.blob:
-        drop_blob(s, node.blob)
+    if reuse:
+        memcpy(value_of(s, node), value, n)
     else:
-        b.value_len = <uint16_t>n
-        memcpy(value_of(b), value, n)
-    node.blob = blob
+        if node.bits & NODE_OUT:
+            give(s, out_of(node), node.value_len)
+            node.bits &= ~NODE_OUT
+        if fits:
+            memcpy(node.data + node.name_len, value, n)
+        else:
+            memcpy(at(s, out), value, n)
+            memcpy(node.data + node.name_len, &out, sizeof(handle))
+            node.bits |= NODE_OUT
+    node.value_len = <uint16_t>n
     node.gen = s.stamp
-    if old != new and d != NULL:
-        account(s, d, Q_MEMORY, <int64_t>new - old)
+    if d != NULL and node_bytes(s, h) != before:
+        account(s, d, Q_MEMORY, <int64_t>node_bytes(s, h) - before)
     return 0
 
 
 cdef int tree_set_perms(Store *s, handle h, handle perms) noexcept nogil:
     cdef Node *node = node_at(s, h)
-    cdef Blob *b = blob_of(s, h)
-    cdef handle blob = 0
-    if s.newest != NULL and s.newest.stamp >= node.gen:
-        blob = new_blob(s, name_of(b), b.name_len, value_of(b), b.value_len)
-        if blob == 0:
-            return ENOMEM
     uncharge(s, h)
     s.stamp += 1
-    if keep_version(s, h):
-        node.blob = blob
-    else:
-        if blob:
-            drop_blob(s, blob)
+    if not keep_version(s, h, True):
         perms_drop(s, node.perms)
     node.perms = perms
     node.gen = s.stamp
@@ -485,7 +515,7 @@ cdef void tree_remove(Store *s, handle h) noexcept nogil:
         k.last = node.prev
     node.prev = node.next = 0
     k.count -= 1
-    k.bytes -= blob_of(s, h).name_len + 1
+    k.bytes -= node.name_len + 1
     k.gen = s.stamp
     ghost = keep(s, h, node.birth, True)
     if ghost == 0:
@@ -498,7 +528,7 @@ cdef void tree_remove(Store *s, handle h) noexcept nogil:
         held_at(s, k.ghosts).newer = ghost
     k.ghosts = ghost
     table_add(s, &s.ghosts, ghost)
-    node.flags |= NODE_GHOST
+    node.bits |= NODE_GHOST
     leave(s, h, True)
 
 
@@ -529,9 +559,9 @@ cdef bint reclaim_some(Store *s, Reclaim *r) noexcept nogil:
     cdef Node *n = node_at(s, h)
     cdef Kids *k = kids_of(s, h)
     if r.keep:                                  # preorder by links, nothing is freed
-        if not n.flags & NODE_UNCHARGED:
+        if not n.bits & NODE_UNCHARGED:
             uncharge(s, h)
-            n.flags |= NODE_UNCHARGED
+            n.bits |= NODE_UNCHARGED
         if k != NULL and k.first:
             r.at = k.first
             return False
@@ -545,7 +575,7 @@ cdef bint reclaim_some(Store *s, Reclaim *r) noexcept nogil:
         r.at = k.first
         return False
     up = n.parent
-    if not n.flags & NODE_UNCHARGED:
+    if not n.bits & NODE_UNCHARGED:
         uncharge(s, h)
     if k != NULL:
         give(s, n.kids, sizeof(Kids))
@@ -556,8 +586,7 @@ cdef bint reclaim_some(Store *s, Reclaim *r) noexcept nogil:
         if n.next:
             node_at(s, n.next).prev = 0
     perms_drop(s, n.perms)
-    drop_blob(s, n.blob)
-    give(s, h, sizeof(Node))
+    free_node(s, h)
     r.at = up
     return h == r.root
 
@@ -607,7 +636,7 @@ cdef int tree_list_at(Store *s, handle node, uint64_t stamp, Buf *out) noexcept 
     """Merge of the living (in order of birth) and of the ghosts that the snapshot sees."""
     cdef Kids *k = kids_of(s, node)
     cdef handle live, next
-    cdef Blob *b
+    cdef Node *n
     cdef int ghosts = 0, i = 0
     if k == NULL:
         return 0
@@ -627,22 +656,22 @@ cdef int tree_list_at(Store *s, handle node, uint64_t stamp, Buf *out) noexcept 
             live = node_at(s, live).next
         else:
             return 0
-        b = blob_of(s, next)
-        if buf_room(out, b.name_len + 1):
+        n = node_at(s, next)
+        if buf_room(out, n.name_len + 1):
             return ENOMEM
-        memcpy(out.data + out.len, name_of(b), b.name_len)
-        out.data[out.len + b.name_len] = 0
-        out.len += b.name_len + 1
+        memcpy(out.data + out.len, n.data, n.name_len)
+        out.data[out.len + n.name_len] = 0
+        out.len += n.name_len + 1
 
 
 cdef int tree_path(Store *s, handle node, Buf *out) noexcept nogil:
     cdef handle h = node
     cdef uint32_t size = 0, i
-    cdef Blob *b
+    cdef Node *n
     if node == s.root:
         return buf_add(out, b"/", 1)
     while h != s.root and h != s.specials:
-        size += blob_of(s, h).name_len + 1
+        size += node_at(s, h).name_len + 1
         h = node_at(s, h).parent
     if h == s.specials:
         size -= 1
@@ -651,10 +680,10 @@ cdef int tree_path(Store *s, handle node, Buf *out) noexcept nogil:
     i = out.len + size
     h = node
     while h != s.root and h != s.specials:
-        b = blob_of(s, h)
-        i -= b.name_len
-        memcpy(out.data + i, name_of(b), b.name_len)
-        h = node_at(s, h).parent
+        n = node_at(s, h)
+        i -= n.name_len
+        memcpy(out.data + i, n.data, n.name_len)
+        h = n.parent
         if h != s.specials:
             i -= 1
             out.data[i] = c'/'
@@ -666,18 +695,16 @@ cdef int tree_path(Store *s, handle node, Buf *out) noexcept nogil:
 
 cdef handle bare_node(Store *s, handle perms) noexcept nogil:
     """A node without parent: `/` and the hidden one above the specials."""
-    cdef handle h = take(s, sizeof(Node))
+    cdef handle h = new_node(s, b"", 0, 0)
     cdef Node *n
     if h == 0:
         return 0
     n = node_at(s, h)
-    memset(n, 0, sizeof(Node))
     n.perms = perms
     perms_hold(s, perms)
-    n.blob = new_blob(s, b"", 0, NULL, 0)
     s.stamp += 1
     n.gen = n.birth = s.stamp
-    return h if n.blob else 0
+    return h
 
 
 cdef int tree_init(Store *s) noexcept nogil:
@@ -711,7 +738,7 @@ cdef int tree_init(Store *s) noexcept nogil:
 
 cdef handle first_node(Store *s, handle parent, const char *name, handle perms) noexcept nogil:
     perms_hold(s, perms)
-    return tree_create(s, parent, name, <uint32_t>strlen(name), perms)
+    return tree_create(s, parent, name, <uint32_t>strlen(name), perms, 0)
 
 
 cdef void tree_free(Store *s) noexcept nogil:
