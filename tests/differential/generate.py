@@ -76,7 +76,7 @@ _OFFSETS: Final = (
 _CONTROLS: Final = (
     b"check\0", b"print\0hello\0", b"print\0", b"help\0", b"help\0x\0", b"no-such\0", b"quota\0", b"quota-soft\0",
     b"check\0x\0", b"", b"\0", b"check", b"quota\x000\0", b"quota\x009\0", b"log\0bla\0", b"Check\0", b"quota\0set\0",
-    b"log\0on\0", b"log\0off\0", b"log\0", b"logfile\0", b"memreport\0/nonexistent/x\0", b"live-update\0",
+    b"log\0on\0", b"log\0off\0", b"log\0", b"live-update\0",
     b"quota\0set\0nodes\x000\0", b"quota\0set\0nodes\0", b"quota\0set\0nodes\0x\0", b"quota\0set\0no\x009\0",
 )  # fmt: skip
 _BAD_ENDS: Final = (b"X\0", b"T", b"", b"T\0\0", b"TT\0", b"t\0")
