@@ -26,6 +26,7 @@ cdef enum:
     NONE32 = 0xFFFFFFFF
     WINDOW = 65536 + 8192       # one read, behind what was left of the last one
     READ_MAX = 65536
+    WINDOWS = 3                 # peers that are read ahead of the one that is served
     PORTS_MAX = 4096
 
 # ---- heap and tables -------------------------------------------------------------------------
@@ -319,6 +320,7 @@ cdef enum:
     CONN_HUP = 64               # epoll said so: read until the end
     CONN_WANTOUT = 128          # EPOLLOUT is armed
     CONN_MORE = 256             # there may be more to read
+    CONN_GONE = 512             # the peer is gone for good: it takes nothing either
 
 cdef struct Cursor:             # where the last DIRECTORY_PART stopped, so that the next one need not count
     handle node
@@ -486,7 +488,7 @@ cdef struct Store:
     uint32_t *port_conn         # owned; local port -> conn index + 1
     uint32_t port_cap
     # scratch; owned
-    char *window                # what one peer sent: WINDOW bytes
+    char *window                # what peers sent: WINDOWS times WINDOW bytes
     Buf scratch                 # a path made absolute
     Buf text                    # replies in the making
     Match *match

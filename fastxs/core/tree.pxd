@@ -40,6 +40,18 @@ cdef inline uint64_t generation(Store *s, handle node) noexcept nogil:
     return k.gen if k != NULL and k.gen > n.gen else n.gen
 
 
+cdef enum:
+    AHEAD = 16                  # components that a walk looks ahead
+    LARGE = 8192                # nodes that no longer fit the near caches
+
+cdef struct Hint:               # a path that will be walked soon
+    uint32_t count
+    uint32_t hash[AHEAD]        # of the path down to each component
+
+# Ask the memory for what the walk will need: first the buckets, a while later the nodes.
+cdef void hint_path(Store *s, Hint *hint, const char *p, uint32_t n) noexcept nogil
+cdef void hint_nodes(Store *s, const Hint *hint) noexcept nogil
+
 cdef int tree_init(Store *s) noexcept nogil
 cdef void tree_free(Store *s) noexcept nogil
 

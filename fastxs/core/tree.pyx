@@ -26,14 +26,7 @@ from fastxs.core.paths cimport component_end
 from fastxs.core.perms cimport owner_of, perms_drop, perms_hold, perms_intern
 from fastxs.core.quota cimport account
 
-cdef struct Component:          # of a path
-    uint32_t begin
-    uint32_t end
-    uint32_t hash               # of the path up to here
-
 cdef enum:
-    AHEAD = 16                  # components that a walk looks ahead
-    LARGE = 8192                # nodes that no longer fit the near caches
     HEAD = sizeof(Node) - 2     # a node without name and value
     ROOM_MAX = 2048             # a larger value is better out of line
     GHOST_BYTES = 128           # what a node that left is charged to the snapshot that holds it
@@ -107,45 +100,51 @@ cdef inline handle start_of(Store *s, const char *p, uint32_t *i) noexcept nogil
     return s.specials if p[0] == c'@' else s.root
 
 
-cdef void warm(Store *s, const Component *c, uint32_t count) noexcept nogil:
-    """Ask the memory for all components at once: buckets, then nodes.
+cdef void hint_path(Store *s, Hint *hint, const char *p, uint32_t n) noexcept nogil:
+    cdef uint32_t i = 0, end, hash = node_at(s, start_of(s, p, &i)).hash
+    hint.count = 0
+    while i < n and hint.count < AHEAD:
+        end = component_end(p, n, i)
+        hash = fx_hash(s.secret, hash, p + i, end - i)
+        hint.hash[hint.count] = hash
+        hint.count += 1
+        fx_prefetch(bucket(&s.nodes, hash))
+        i = end + 1
 
-    A walk in a store of a million nodes is one cache miss after the other; this makes two waits of
-    them, whatever the depth.  In a small store all of it is in the cache anyway.
-    """
+
+cdef void hint_nodes(Store *s, const Hint *hint) noexcept nogil:
     cdef uint32_t k
     cdef handle h
-    for k in range(count):
-        fx_prefetch(bucket(&s.nodes, c[k].hash))
-    for k in range(count):
-        h = bucket(&s.nodes, c[k].hash)[0]
+    for k in range(hint.count):
+        h = bucket(&s.nodes, hint.hash[k])[0]
         if h:
             fx_prefetch(at(s, h))
             fx_prefetch(at(s, h) + 64)
 
 
 cdef handle tree_find(Store *s, const char *p, uint32_t n, handle *deepest, uint32_t *rest) noexcept nogil:
-    cdef Component[AHEAD] c
-    cdef uint32_t i = 0, k, count, hash
+    """In a large store a walk is one cache miss after the other; asking for all buckets, then for all
+    nodes, makes two waits of them, whatever the depth."""
+    cdef Hint hint
+    cdef uint32_t i = 0, end, hash, k = 0
     cdef handle h = start_of(s, p, &i), child
+    cdef bint large = s.nodes.count > LARGE
+    hint.count = 0
     hash = node_at(s, h).hash
+    if large:
+        hint_path(s, &hint, p, n)
+        hint_nodes(s, &hint)
     while i < n:
-        count = 0
-        while i < n and count < AHEAD:
-            c[count].begin = i
-            c[count].end = component_end(p, n, i)
-            hash = c[count].hash = fx_hash(s.secret, hash, p + i, c[count].end - i)
-            i = c[count].end + 1
-            count += 1
-        if s.nodes.count > LARGE:
-            warm(s, c, count)
-        for k in range(count):
-            child = hashed_child(s, c[k].hash, h, p + c[k].begin, c[k].end - c[k].begin)
-            if child == 0:
-                deepest[0] = h
-                rest[0] = c[k].begin
-                return 0
-            h = child
+        end = component_end(p, n, i)
+        hash = hint.hash[k] if k < hint.count else fx_hash(s.secret, hash, p + i, end - i)
+        k += 1
+        child = hashed_child(s, hash, h, p + i, end - i)
+        if child == 0:
+            deepest[0] = h
+            rest[0] = i
+            return 0
+        h = child
+        i = end + 1
     return h
 
 

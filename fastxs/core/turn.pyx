@@ -16,20 +16,21 @@ wait, one read and one write (PERF 4a: the nested wait is 1.2 us at depth 1).
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memchr, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, itimerspec, timespec
 from posix.unistd cimport close, read, write
 
 from fastxs.core.connection cimport conn_close, conn_new, conn_read, conn_refuse, conn_write, mark_ready
 from fastxs.core.domains cimport domains_check
 from fastxs.core.heap cimport buf_add, buf_free
-from fastxs.core.model cimport (C_ACCEPTED, C_TURNS, C_WAITS, CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN_HUP,
+from fastxs.core.model cimport (C_ACCEPTED, C_TURNS, C_WAITS, CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN_GONE, CONN_HUP,
                                 CONN_IGNORED, CONN_MORE, CONN_READY, CONN_WANTOUT, HEADER, KIND_SOCKET, PAYLOAD_MAX,
-                                PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW, Conn, Store)
+                                PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW, WINDOWS, Conn, Store)
 from fastxs.core.outbox cimport mark_dirty, out_is_full
 from fastxs.core.quota cimport say
 from fastxs.core.requests cimport serve
 from fastxs.core.trace cimport trace_flush
+from fastxs.core.tree cimport LARGE, Hint, hint_nodes, hint_path
 from fastxs.core.wire cimport Header
 
 cdef extern from "sys/epoll.h" nogil:
@@ -104,7 +105,7 @@ cdef int plane_open(Store *s) noexcept nogil:
     s.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     s.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
     s.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
-    s.window = <char *>malloc(WINDOW)
+    s.window = <char *>malloc(WINDOWS * WINDOW)
     s.ports = <uint32_t *>malloc(PORTS_MAX * sizeof(uint32_t))
     if s.window == NULL or s.ports == NULL:
         return ENOMEM
@@ -238,7 +239,7 @@ cdef bint gather(Store *s, int timeout_ms) noexcept nogil:
         if flags & EPOLLOUT and conn.flags & CONN_FULL:
             mark_dirty(s, conn)
         if flags & (EPOLLHUP | EPOLLERR | EPOLLRDHUP):
-            conn.flags |= CONN_HUP | CONN_MORE
+            conn.flags |= CONN_HUP | CONN_MORE | (CONN_GONE if flags & (EPOLLHUP | EPOLLERR) else 0)
             mark_ready(s, conn)
         elif flags & EPOLLIN:
             conn.flags |= CONN_MORE
@@ -248,51 +249,82 @@ cdef bint gather(Store *s, int timeout_ms) noexcept nogil:
 
 # ---- read and apply --------------------------------------------------------------------------------------
 
-cdef void serve_conn(Store *s, Conn *conn) noexcept nogil:
-    cdef char *window
-    cdef uint32_t total, i = 0, served = 0, lives = conn.lives
-    cdef bint left = False, in_place
-    cdef Header h
+cdef struct Fetched:            # what one peer sent, read but not served yet
+    Conn *conn
+    char *window                # borrowed: one of the store's, or the connection's own buffer
+    uint32_t total
+    uint32_t lives
+    bint in_place
+    Hint hint
+
+
+cdef bint fetch(Store *s, Conn *conn, Fetched *f, char *window) noexcept nogil:
+    """One read; False: there is nothing to serve."""
     if conn.flags & (CONN_DEAD | CONN_IGNORED):
         if conn.flags & CONN_DEAD:
             mark_dirty(s, conn)
-        return
-    if conn.flags & CONN_FULL:
-        if conn.flags & CONN_HUP:               # it takes nothing and is gone
+        return False
+    if conn.flags & CONN_FULL:                  # it becomes ready when it has taken its replies
+        if conn.flags & CONN_GONE:
             conn.flags |= CONN_DEAD
             mark_dirty(s, conn)
-        return                                  # it becomes ready when it has taken its replies
+        return False
+    f.conn = conn
+    f.window = window
+    f.lives = conn.lives
+    f.total = conn.inp.len - conn.inp.pos
+    f.hint.count = 0
     # What was left of the last turn: much of it is served where it lies, little goes in front of one more read.
-    total = conn.inp.len - conn.inp.pos
-    in_place = total > WINDOW - READ_MAX or (total and not conn.flags & CONN_MORE)
-    if in_place:
-        window = conn.inp.data + conn.inp.pos
-    else:
-        window = s.window
-        if total:
-            memcpy(window, conn.inp.data + conn.inp.pos, total)
-            conn.inp.pos = conn.inp.len = 0
-        if conn.flags & CONN_MORE:
-            total += conn_read(s, conn, window + total, READ_MAX)
-    while total - i >= HEADER:
-        memcpy(&h, window + i, HEADER)
+    f.in_place = f.total > WINDOW - READ_MAX or (f.total and not conn.flags & CONN_MORE)
+    if f.in_place:
+        f.window = conn.inp.data + conn.inp.pos
+        return True
+    if f.total:
+        memcpy(window, conn.inp.data + conn.inp.pos, f.total)
+        conn.inp.pos = conn.inp.len = 0
+    if conn.flags & CONN_MORE:
+        f.total += conn_read(s, conn, window + f.total, READ_MAX)
+    return True
+
+
+cdef void look_ahead(Store *s, Fetched *f) noexcept nogil:
+    """The first request's path will be walked soon: the memory may begin to fetch it."""
+    cdef const char *path = f.window + HEADER
+    cdef const char *end
+    if f.total > HEADER and path[0] == c'/':
+        end = <const char *>memchr(path, 0, f.total - HEADER)
+        if end != NULL:
+            hint_path(s, &f.hint, path, <uint32_t>(end - path))
+
+
+cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
+    """All whole requests, up to the peer's share."""
+    cdef Conn *conn = f.conn
+    cdef uint32_t i = 0, served = 0
+    cdef bint left = False
+    cdef Header h
+    if conn.flags & (CONN_DEAD | CONN_IGNORED) or conn.lives != f.lives:
+        mark_dirty(s, conn)                     # another peer's request ended it meanwhile
+        return
+    while f.total - i >= HEADER:
+        memcpy(&h, f.window + i, HEADER)
         if h.len > PAYLOAD_MAX:
             conn_refuse(s, conn, b"message longer than 4096 bytes")
             return
-        if total - i - HEADER < h.len:
+        if f.total - i - HEADER < h.len:
             break
         if served == SHARE or out_is_full(conn):
             left = True
             break
-        serve(s, conn, &h, window + i + HEADER)
-        if conn.flags & (CONN_DEAD | CONN_IGNORED) or conn.lives != lives:
+        serve(s, conn, &h, f.window + i + HEADER)
+        if conn.flags & (CONN_DEAD | CONN_IGNORED) or conn.lives != f.lives:
             return
         served += 1
         i += HEADER + h.len
-    if in_place and i < total:
+    if f.in_place and i < f.total:
         conn.inp.pos += i
-    elif i < total:
-        if buf_add(&conn.inp, window + i, total - i):
+    elif i < f.total:
+        if buf_add(&conn.inp, f.window + i, f.total - i):
             conn.flags |= CONN_DEAD
     else:
         conn.inp.pos = conn.inp.len = 0
@@ -307,18 +339,35 @@ cdef void serve_conn(Store *s, Conn *conn) noexcept nogil:
 
 
 cdef void apply(Store *s) noexcept nogil:
-    """Everybody who is ready now gets his share; whoever becomes ready meanwhile waits for the next turn."""
-    cdef Conn *conn = s.ready_first
+    """Everybody who is ready now gets his share; whoever becomes ready meanwhile waits for the next turn.
+
+    In a large store two peers are read ahead of the one that is served: while the kernel copies their
+    bytes, the memory fetches the nodes that the first one's request names (100 connections: -0.4 us).
+    """
+    cdef Fetched[WINDOWS] f
+    cdef uint32_t ahead = WINDOWS if s.nodes.count > LARGE else 1, first = 0, have = 0, slot
+    cdef Conn *conn
     cdef Conn *last = s.ready_last
-    while conn != NULL:
-        s.ready_first = conn.ready_next
-        if s.ready_first == NULL:
-            s.ready_last = NULL
-        conn.flags &= ~CONN_READY
-        serve_conn(s, conn)
-        if conn == last:
-            return
-        conn = s.ready_first
+    while have or last != NULL:
+        while last != NULL and have < ahead:
+            conn = s.ready_first
+            s.ready_first = conn.ready_next
+            if s.ready_first == NULL:
+                s.ready_last = NULL
+            conn.flags &= ~CONN_READY
+            if conn == last:
+                last = NULL
+            slot = (first + have) % WINDOWS
+            if fetch(s, conn, &f[slot], s.window + slot * WINDOW):
+                have += 1
+                if ahead > 1:
+                    look_ahead(s, &f[slot])
+                    if have > 1:
+                        hint_nodes(s, &f[(slot + WINDOWS - 1) % WINDOWS].hint)
+        if have:
+            serve_conn(s, &f[first])
+            first = (first + 1) % WINDOWS
+            have -= 1
 
 
 # ---- publish ---------------------------------------------------------------------------------------------
@@ -335,7 +384,8 @@ cdef void publish(Store *s) noexcept nogil:
             conn_gone(s, conn)
             continue
         conn_write(s, conn)
-        if conn.flags & CONN_DEAD:
+        # Who only closed his writing side still gets his replies.
+        if conn.flags & CONN_DEAD and (conn.flags & CONN_GONE or not conn.flags & CONN_FULL):
             conn_gone(s, conn)
         elif conn.kind == KIND_SOCKET and ((conn.flags & CONN_FULL) != 0) != ((conn.flags & CONN_WANTOUT) != 0):
             want_out(s, conn, conn.flags & CONN_FULL)
