@@ -35,6 +35,7 @@ from tests.differential.generate import (
 from tests.differential.rules import (
     COMMIT_MORE,
     RELEASE_ORDER,
+    RELEASED_ACL,
     RULES,
     SNAPSHOT,
     Rules,
@@ -191,6 +192,8 @@ class Slot:
     """Something was changed beside it, so that it may have to end with EAGAIN."""
     parted: str = ""
     """The first answer inside it that was not alike."""
+    released: bool = False
+    """A domain went meanwhile, and with it its entries in permission lists that the transaction may have read."""
 
 
 @dataclass
@@ -367,6 +370,10 @@ class Pair:
                 self.begin()
                 return ""
             mine.came[-1] = answer
+        elif not refused and reply.error == "EAGAIN" and slot.released and RELEASED_ACL in self.rules.answers:
+            self.used[RELEASED_ACL] += 1
+            self.begin()
+            return ""
         return self._finish(step, self._compare_unordered(step) if self.rules.unordered else self._compare(step))
 
     def _finish(self, step: Step, replies: tuple[Said, Said] | str) -> str:
@@ -512,6 +519,8 @@ class Pair:
     def _gone(self, domid: int) -> None:
         self.story.released.add(domid)
         self.story.held.pop(domid, None)
+        for slot in self.slots.values():
+            slot.released = True
 
     def _forget(self, conn: int) -> None:
         for slot in [slot for slot, open_ in self.slots.items() if open_.conn == conn]:

@@ -52,6 +52,7 @@ class Story:
 # The rules that need more than two messages; lockstep has them.
 RELEASE_ORDER: Final = "release-order"
 COMMIT_MORE: Final = "transactions-commit-more"
+RELEASED_ACL: Final = "released-acl"
 SNAPSHOT: Final = "transactions-snapshot"
 
 Answer = Callable[[Step, Said, Said, Story], bool]
@@ -268,7 +269,7 @@ FASTXS_C: Final = Rules(
         "special-get-perms": special_perms,
         "control-texts": control_texts,
         "live-update": live_update,
-        "released-acl": released_acl,
+        RELEASED_ACL: released_acl,
         "generation-opaque": generation,
     },
     extras_ours={"special-domid": special_domid_event},
