@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -53,7 +54,6 @@ class Daemons:
         self.stack = ExitStack()
         self.used: Counter[str] = Counter()
         self.depth = 1
-        self.fresh()
 
     def fresh(self) -> None:
         """Stop what runs, start two new daemons."""
@@ -63,7 +63,6 @@ class Daemons:
             folder = self.folder / f"{name}{next(self.count)}"
             folder.mkdir(parents=True)
             hosts.append(self.stack.enter_context(Host(kind, folder)))
-        self.hosts = hosts
         sides = [Side(host.kind, host.socket, name) for host, name in zip(hosts, "AB", strict=True)]
         self.pair = Pair(sides[0], sides[1])
         self.pair.used = self.pair.story.used = self.used
@@ -105,6 +104,7 @@ def daemons(a: Kind, b: Kind) -> Iterator[Daemons]:
     folder = scratch()
     both = Daemons((a, b), folder)
     try:
+        both.fresh()
         yield both
     finally:
         both.close()
@@ -167,6 +167,8 @@ def main() -> int:
         if reason := available(kind):
             print(f"{kind} cannot run here: {reason}", file=sys.stderr)
             return 2
+    # To be told to stop is to stop the daemons, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     with daemons(args.a, args.b) as both:
         profile = OVERLAP if args.overlap else PIPELINED if args.pipelined else Profile()
         outcome = run(both, args.steps, args.seed, profile, args.epoch, not args.no_shrink)
