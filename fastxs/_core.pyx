@@ -24,7 +24,7 @@ from fastxs.core.outbox cimport out_refill, waiting
 from fastxs.core.quota cimport quota_find, quota_of
 from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL, trace_flush
 from fastxs.core.transactions cimport txs_drop
-from fastxs.core.tree cimport tree_free, tree_init
+from fastxs.core.tree cimport stir, tree_free, tree_init
 from fastxs.core.turn cimport plane_add, plane_border, plane_close, plane_listen, plane_open, plane_run, turn
 from fastxs.core.watches cimport watches_init
 from fastxs.core.wire cimport error_number, error_word, op_name
@@ -298,6 +298,7 @@ cdef class Engine:
         cdef Store *s = self.store()
         cdef Conn *conn = self.memory_peer(conn_id)
         cdef Buf *out = &conn.out
+        cdef uint32_t index = conn.index
         pieces = []
         while waiting(conn) or conn.pending:
             out_refill(s, conn)
@@ -306,6 +307,8 @@ cdef class Engine:
             if conn.inp.len:                    # requests that waited for room
                 mark_ready(s, conn)
                 self.settle()
+                if s.conn[index] != conn:       # and one of them was its last
+                    break
         return b"".join(pieces)
 
     def disconnect(self, uint32_t conn_id):
@@ -386,6 +389,7 @@ cdef class Engine:
         if not 0 <= value < 2**31 or (quota_of(item).cap and value > quota_of(item).cap):
             raise ValueError("%s cannot be %s" % (name, value))
         self.limits(domid)[item] = value
+        stir(self.s)
 
     def accounts(self, uint32_t domid):
         cdef Store *s = self.store()

@@ -17,7 +17,7 @@ from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, KIND_MEMORY, KI
 from fastxs.core.outbox cimport mark_dirty
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_forget, perms_intern
 from fastxs.core.transactions cimport txs_drop
-from fastxs.core.tree cimport node_at, reclaim, tree_path, tree_remove, tree_set_perms
+from fastxs.core.tree cimport node_at, reclaim, stir, tree_path, tree_remove, tree_set_perms
 from fastxs.core.watches cimport fire_removed, fire_special, watches_drop
 from fastxs.core.wire cimport FEATURE_DOMID_ANY, FEATURE_ERROR, FEATURE_RECONNECTION, FEATURE_WATCHDEPTH
 
@@ -56,6 +56,7 @@ cdef Domain *domain_alloc(Store *s, uint32_t domid, uint64_t unique_id) noexcept
     memcpy(d.limit, s.limit, sizeof(s.limit))
     s.domain[domid] = d
     s.domains += 1
+    stir(s)
     return d
 
 
@@ -238,6 +239,7 @@ cdef void domain_remove(Store *s, Domain *d, bint plain) noexcept nogil:
     free(d)
     s.domain[domid] = NULL
     s.domains -= 1
+    stir(s)
     if introduced:
         if plain:
             fire_special(s, b"@releaseDomain", 14, -1)

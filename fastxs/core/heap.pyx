@@ -17,7 +17,7 @@ cdef enum:
     UNIT = 8
     CHUNK_UNITS = 1 << 18
     RUN_UNITS = 512             # a class takes 4 KiB from the chunk at a time
-    LARGEST = 16384
+    LARGEST = 65536
     HUGE = 2097152
 
 cdef extern from "sys/mman.h" nogil:
@@ -27,13 +27,13 @@ cdef extern from "sys/mman.h" nogil:
 
 cdef extern from *:
     """
-    /* Classes: every 8 bytes to 256, then eight to each doubling up to 16 KiB. */
+    /* Classes: every 8 bytes to 256, then eight to each doubling up to 64 KiB. */
     static inline uint32_t fx_class(uint32_t size)
     {
         uint32_t shift;
         if (size <= 256)
             return size ? (size + 7) / 8 - 1 : 0;
-        shift = 31 - (uint32_t)__builtin_clz(size - 1);         /* 8 .. 13 */
+        shift = 31 - (uint32_t)__builtin_clz(size - 1);         /* 8 .. 15 */
         return 32 + (shift - 8) * 8 + (((size - 1) >> (shift - 3)) & 7);
     }
     static inline uint32_t fx_class_size(uint32_t c)

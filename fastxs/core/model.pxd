@@ -14,7 +14,7 @@ cdef enum:
 
     CHUNK_SHIFT = 18            # a heap chunk is 2^18 units of 8 bytes: 2 MiB
     CHUNKS = 16384              # 32 GiB
-    HEAP_CLASSES = 80
+    HEAP_CLASSES = 96
     SEGMENTS = 19               # the first of SEGMENT buckets, each later one as large as all before: 2^30
     SEGMENT = 4096
 
@@ -302,6 +302,8 @@ cdef struct Tx:                 # owned by its connection's list
     uint32_t flags
     View *view                  # owned; NULL until the first access
     Buf log                     # owned: LogEntry of every access
+    uint32_t entries            # in the log
+    uint64_t replayed           # entries done again on the way, to move the snapshot
 
 # ---- connections -------------------------------------------------------------------------------
 
@@ -475,7 +477,7 @@ cdef struct Store:
     uint32_t next_serial
     int epoll_fd                # the Engine's set; -1: peers in memory only
     int listen_fd
-    bint deaf                   # no descriptors left: not accepting until a connection closes
+    bint deaf                   # no descriptors left: not accepting until a connection closes, or a while later
     int wake_fd                 # eventfd in the set: work is carried over
     int timer_fd                # in the set: time to let the loop run
     uint64_t linger_ns

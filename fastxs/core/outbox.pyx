@@ -55,7 +55,10 @@ cdef char *frame(Store *s, Conn *conn, uint32_t type, uint32_t req_id, uint32_t 
 
 cdef int out_message(Store *s, Conn *conn, uint32_t type, uint32_t req_id, uint32_t tx_id, const char *data,
                      uint32_t n) noexcept nogil:
-    cdef char *body = frame(s, conn, type, req_id, tx_id, n)
+    cdef char *body
+    while conn.pending:                         # events that this very request caused come first (SPEC 1.3)
+        refill_one(s, conn)
+    body = frame(s, conn, type, req_id, tx_id, n)
     if body == NULL:
         return ENOMEM
     if n:
@@ -223,12 +226,14 @@ cdef void out_event(Store *s, Conn *conn, handle watch, const char *path, uint32
         add_event(s, conn, watch, hash, path, n)
 
 
+cdef void refill_one(Store *s, Conn *conn) noexcept nogil:
+    cdef handle h = conn.pend_first
+    cdef Event *e = event_at(s, h)
+    event_bytes(s, conn, e.watch, <char *>e + sizeof(Event), e.path_len)
+    watch_at(s, e.watch).flags &= ~WATCH_COLLAPSED
+    drop_event(s, conn, h)
+
+
 cdef void out_refill(Store *s, Conn *conn) noexcept nogil:
-    cdef Event *e
-    cdef handle h
     while conn.pending and waiting(conn) <= FULL:
-        h = conn.pend_first
-        e = event_at(s, h)
-        event_bytes(s, conn, e.watch, <char *>e + sizeof(Event), e.path_len)
-        watch_at(s, e.watch).flags &= ~WATCH_COLLAPSED
-        drop_event(s, conn, h)
+        refill_one(s, conn)

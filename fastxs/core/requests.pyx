@@ -30,7 +30,7 @@ from fastxs.core.transactions cimport (Spot, tx_end, tx_find, tx_log, tx_new, tx
                                        view_create, view_find, view_fire, view_free, view_generation, view_list,
                                        view_list_size, view_logged, view_moved, view_new, view_perms, view_remove, view_see_above,
                                        view_set_perms, view_set_value, view_value)
-from fastxs.core.tree cimport kids_of, node_at, reclaim, snapshot_close
+from fastxs.core.tree cimport kids_of, node_at, reclaim, snapshot_close, stir
 from fastxs.core.watches cimport fire, fire_removed, watch_add, watch_remove, watch_there, watches_drop
 from fastxs.core.wire cimport *
 
@@ -41,6 +41,9 @@ cdef enum:
     FLAG_TX = 2                 # works on what its transaction sees; done again at commit
     FLAG_NOTID = 4              # does not look at tx_id at all (XSA-115)
     FLAG_WRITE = 8              # changes nodes
+    LOG_LONG = 2048             # entries: about a millisecond
+    REPLAY_BASE = 1024          # entries that may be done again on the way, and as many times the log
+    REPLAY_TIMES = 16
     RECLAIM_NOW = 4096          # nodes given back within the request that removed them
     RECLAIM_SLICE = 64          # and with each later one, while there are more
 
@@ -130,7 +133,7 @@ cdef int canonical(Store *s, Req *r, const char *p, uint32_t n, bint specials, P
             return ENOMEM
         out.p = s.scratch.data
         out.len = s.scratch.len
-    if r.conn.domain != NULL:                   # sockets have no limit but the payload (SPEC 1.4)
+    if r.conn.domain != NULL and not s.quiet:   # sockets have no limit but the payload (SPEC 1.4)
         counted = out.len - path_home_len(out.p, out.len)
         if not quota_fits(s, r.conn.domain, Q_PATH, counted):
             return EINVAL
@@ -142,6 +145,16 @@ cdef void denied(Store *s, Req *r, Path *path) noexcept nogil:
         say(s, SAY_PERMISSION, r.conn.domain, r.conn.serial, path.p, path.len, EACCES)
 
 
+cdef inline bint limited(Store *s, Req *r) noexcept nogil:
+    """Do quotas bind this request?  Not the privileged, nor a commit's changes: those were all tried before."""
+    return not r.conn.privileged and r.conn.domain != NULL and not s.quiet
+
+
+cdef inline bint memory_allows(Store *s, Req *r, int64_t more) noexcept nogil:
+    """Memory is no answer that a transaction was given, so a replay, which needs it twice, does not ask."""
+    return s.replaying or quota_allows(s, r.conn.domain, Q_MEMORY, more)
+
+
 cdef int over(Store *s, Req *r, uint32_t item, int error) noexcept nogil:
     """A quota refuses; within a transaction that dooms it (SPEC 4).  Returns `error`."""
     if r.tx != NULL and not s.replaying and item != Q_PERMS:
@@ -150,6 +163,15 @@ cdef int over(Store *s, Req *r, uint32_t item, int error) noexcept nogil:
         say(s, SAY_QUOTA, r.conn.domain, r.conn.serial, quota_of(item).name, <uint32_t>strlen(quota_of(item).name),
             error)
     return error
+
+
+cdef bint near_quota(Store *s, Req *r, Path *path) noexcept nogil:
+    """Could the number of nodes decide?  A view that is not today's knows it only to within what it touched."""
+    cdef Domain *d = r.conn.domain
+    cdef int64_t most = path.len + r.view.seen
+    if r.conn.privileged or d == NULL or (r.type != XS_WRITE and r.type != XS_MKDIR):
+        return False
+    return not quota_allows(s, d, Q_NODES, most + view_count(r.view, d.domid))
 
 
 cdef int locate(Store *s, Req *r, const char *p, uint32_t n, uint32_t need, bint specials, Path *path,
@@ -164,8 +186,8 @@ cdef int locate(Store *s, Req *r, const char *p, uint32_t n, uint32_t need, bint
         return error
     if r.view != NULL and not s.replaying and s.stamp != r.view.stamp \
             and not r.tx.flags & (TX_STALE | TX_FAILED):
-        if r.type == XS_RM or view_moved(s, r.view, path.p, path.len):
-            if replay(s, r.tx) == 0:
+        if r.type == XS_RM or near_quota(s, r, path) or view_moved(s, r.view, path.p, path.len):
+            if move_on(s, r.tx) == 0:
                 r.view = r.tx.view
             else:
                 r.tx.flags |= TX_STALE
@@ -343,7 +365,7 @@ cdef int create(Store *s, Req *r, Path *path, uint32_t room, Spot *spot) noexcep
     cdef const char *value = NULL
     cdef Spot above
     cdef int error
-    if d != NULL and not r.conn.privileged:
+    if limited(s, r):
         i = first = component_end(path.p, path.len, spot.rest)
         while i < path.len:
             missing += path.p[i] == c'/'
@@ -354,7 +376,7 @@ cdef int create(Store *s, Req *r, Path *path, uint32_t room, Spot *spot) noexcep
                 reclaim(s, 1 << 20)
             if not quota_allows(s, d, Q_NODES, more):
                 return over(s, r, Q_NODES, ENOSPC)
-        if not quota_allows(s, d, Q_MEMORY, <int64_t>missing * 96):
+        if not memory_allows(s, r, <int64_t>missing * 96):
             return over(s, r, Q_MEMORY, ENOMEM)
         memset(&above, 0, sizeof(Spot))
         above.node = spot.above
@@ -391,12 +413,12 @@ cdef int do_write(Store *s, Req *r) noexcept nogil:
     error = locate(s, r, r.data, <uint32_t>(nul - r.data), RIGHT_WRITE, False, &path, &spot)
     if error and error != ENOENT:
         return error
-    if not r.conn.privileged and r.conn.domain != NULL:
+    if limited(s, r):
         fixed = node_size(s, r, &spot, n) if spot.found else 16 + 8 * (<Perms *>at(
             s, view_above_perms(s, r.view, &spot))).count + n
         if not quota_fits(s, r.conn.domain, Q_NODE_SIZE, fixed):
             return over(s, r, Q_NODE_SIZE, ENOSPC)
-        if not quota_allows(s, r.conn.domain, Q_MEMORY, n):
+        if not memory_allows(s, r, n):
             return over(s, r, Q_MEMORY, ENOMEM)
     if error:
         error = create(s, r, &path, n, &spot)
@@ -486,7 +508,7 @@ cdef int set_perms(Store *s, Req *r, const char *name, Ace *list, uint32_t count
         return EACCES
     if not r.conn.privileged and list[0].domid != owner_of(s, view_perms(s, r.view, &spot)):
         return EPERM                            # nodes cannot be given away (XSA-352)
-    if not r.conn.privileged:
+    if limited(s, r):
         view_value(s, r.view, &spot, &value, &n)
         size = node_size(s, r, &spot, n) + 8 * count - 8 * (<Perms *>at(s, view_perms(s, r.view, &spot))).count
         if not quota_fits(s, r.conn.domain, Q_NODE_SIZE, size):
@@ -517,7 +539,7 @@ cdef int do_set_perms(Store *s, Req *r) noexcept nogil:
     if count < 2:
         return EINVAL
     count -= 1
-    if not quota_fits(s, r.conn.domain, Q_PERMS, count) and not r.conn.privileged:
+    if limited(s, r) and not quota_fits(s, r.conn.domain, Q_PERMS, count):
         return over(s, r, Q_PERMS, ENOSPC)
     if count > 8:
         list = <Ace *>calloc(count, sizeof(Ace))
@@ -553,13 +575,13 @@ cdef int do_watch(Store *s, Req *r) noexcept nogil:
     error = canonical(s, r, part[0], n, True, &path)
     if error:
         return error
-    if not r.conn.privileged and r.conn.domain != NULL:
+    if limited(s, r):
         if not quota_allows(s, r.conn.domain, Q_WATCHES, 1):
             # An equal watch is told so first.
             error = EEXIST if watch_there(s, r.conn, path.p, path.len, part[1],
                                          <uint32_t>strlen(part[1])) else over(s, r, Q_WATCHES, ENOSPC)
             return error
-        if not quota_allows(s, r.conn.domain, Q_MEMORY, 128 + <int64_t>path.len + <int64_t>strlen(part[1])):
+        if not memory_allows(s, r, 128 + <int64_t>path.len + <int64_t>strlen(part[1])):
             return over(s, r, Q_MEMORY, ENOMEM)
     error = watch_add(s, r.conn, path.p, path.len, part[1], <uint32_t>strlen(part[1]), <int>depth, path.relative,
                       &watch)
@@ -635,6 +657,15 @@ cdef int replay(Store *s, Tx *tx) noexcept nogil:
     return 0
 
 
+cdef int move_on(Store *s, Tx *tx) noexcept nogil:
+    """Bring the view to today, within reason: a transaction may not make others wait for its long log again and
+    again.  Past that it keeps the view that it has, and only its end tries once more."""
+    tx.replayed += tx.entries
+    if tx.entries > LOG_LONG or tx.replayed > REPLAY_BASE + <uint64_t>REPLAY_TIMES * tx.entries:
+        return EAGAIN
+    return replay(s, tx)
+
+
 cdef void apply(Store *s, Tx *tx) noexcept nogil:
     """Do a log's changes on the tree itself; all of it was just tried, so nothing is refused."""
     cdef LogEntry *e
@@ -699,7 +730,7 @@ cdef int commit(Store *s, Tx *tx) noexcept nogil:
 cdef int do_transaction_start(Store *s, Req *r) noexcept nogil:
     if r.tx != NULL:
         return EBUSY
-    if not r.conn.privileged and r.conn.domain != NULL and not quota_allows(s, r.conn.domain, Q_TRANSACTIONS, 1):
+    if limited(s, r) and not quota_allows(s, r.conn.domain, Q_TRANSACTIONS, 1):
         return over(s, r, Q_TRANSACTIONS, ENOSPC)
     if tx_new(s, r.conn) == NULL:
         return ENOMEM
@@ -792,6 +823,7 @@ cdef int do_set_target(Store *s, Req *r) noexcept nogil:
         s.domain[d.target].targeted -= 1
     d.target = <int32_t>target
     s.domain[target].targeted += 1
+    stir(s)
     return ok(s, r)
 
 
@@ -841,6 +873,7 @@ cdef int do_set_feature(Store *s, Req *r) noexcept nogil:
     if mask & ~<uint32_t>(FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCHDEPTH | FEATURE_DOMID_ANY):
         return EINVAL
     d.features = mask
+    stir(s)
     return ok(s, r)
 
 
@@ -899,6 +932,7 @@ cdef int do_set_quota(Store *s, Req *r) noexcept nogil:
     if text[0] == c'-' or value > 0x7FFFFFFF or (quota_of(item).cap and value > quota_of(item).cap):
         return EINVAL
     limits[item] = <uint32_t>value
+    stir(s)
     return ok(s, r)
 
 

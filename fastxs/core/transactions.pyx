@@ -56,7 +56,7 @@ cdef bint weigh(Store *s, View *v, uint32_t bytes) noexcept nogil:
     """Charge the view's memory to its owner; False: more than it may have."""
     cdef Domain *d = v.conn.domain
     if d != NULL:
-        if not quota_allows(s, d, Q_MEMORY, bytes):
+        if not s.replaying and not quota_allows(s, d, Q_MEMORY, bytes):
             return False
         account(s, d, Q_MEMORY, bytes)
     v.bytes += bytes
@@ -656,6 +656,7 @@ cdef int tx_log(Store *s, Tx *tx, uint32_t op, int error, uint64_t answer, const
     e.answer = answer
     memcpy(<char *>e + sizeof(LogEntry), data, n)
     tx.log.len += size
+    tx.entries += 1
     if tx.conn.domain != NULL:
         account(s, tx.conn.domain, Q_MEMORY, size)
     return 0

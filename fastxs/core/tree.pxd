@@ -52,6 +52,11 @@ cdef struct Hint:               # a path that will be walked soon
 cdef void hint_path(Store *s, Hint *hint, const char *p, uint32_t n) noexcept nogil
 cdef void hint_nodes(Store *s, const Hint *hint) noexcept nogil
 
+# Something that answers depend on changed outside of the tree (a domain, a quota): open transactions look again.
+cdef inline void stir(Store *s) noexcept nogil:
+    s.stamp += 1
+
+
 cdef int tree_init(Store *s) noexcept nogil
 cdef void tree_free(Store *s) noexcept nogil
 

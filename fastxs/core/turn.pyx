@@ -76,6 +76,7 @@ cdef enum:
     EVENTS = 256                # of one wait
     SHARE = 64                  # requests of one peer in one turn
     ACCEPTS = 64                # new connections in one turn
+    DEAF_NS = 100000000         # then try again to accept
     STAY_NS = 1000000           # traffic is dense if the loop comes back within a millisecond
 
 cdef enum:                      # epoll_data: a connection's (serial << 32 | index), or one of these
@@ -178,6 +179,7 @@ cdef void accept_some(Store *s) noexcept nogil:
                 say(s, SAY_ACCEPT, NULL, 0, b"no descriptors for another connection", 37, errno)
                 epoll_ctl(s.epoll_fd, EPOLL_CTL_DEL, s.listen_fd, NULL)
                 s.deaf = True
+                arm(s, DEAF_NS)
             return
         conn = conn_new(s, KIND_SOCKET, fd, s.store_domid)
         if conn == NULL:
@@ -191,14 +193,15 @@ cdef void accept_some(Store *s) noexcept nogil:
 
 cdef void take_ports(Store *s) noexcept nogil:
     """One read tells many ports; each is masked until the turn's end."""
-    cdef int n = s.border.pending(s.border.self, s.ports, PORTS_MAX), i
+    cdef uint32_t *ports = s.ports + s.port_count
+    cdef int n = s.border.pending(s.border.self, ports, <int>(PORTS_MAX - s.port_count)), i
     cdef uint32_t port
     cdef Conn *conn
     if n <= 0:
         return
-    s.port_count = <uint32_t>n
+    s.port_count += <uint32_t>n
     for i in range(n):
-        port = s.ports[i]
+        port = ports[i]
         if <int>port == s.border.virq_port:
             domains_check(s)
         elif port < s.port_cap and s.port_conn[port]:
@@ -232,6 +235,8 @@ cdef bint gather(Store *s, int timeout_ms) noexcept nogil:
             else:
                 read(s.timer_fd if tag == TAG_TIMER else s.wake_fd, &junk, 8)
                 over |= tag == TAG_TIMER
+                if tag == TAG_TIMER and s.deaf:
+                    hear(s)
             continue
         conn = s.conn[<uint32_t>tag]
         if conn == NULL or conn.serial != <uint32_t>(tag >> 32):
@@ -394,16 +399,19 @@ cdef void publish(Store *s) noexcept nogil:
         s.port_count = 0
 
 
+cdef void hear(Store *s) noexcept nogil:
+    """Accept again: a descriptor may be free."""
+    s.deaf = False
+    if s.listen_fd >= 0:
+        watch_fd(s, s.listen_fd, TAG_LISTEN, EPOLLIN)
+
+
 cdef void conn_gone(Store *s, Conn *conn) noexcept nogil:
-    cdef epoll_event e
     if conn.flags & (CONN_READY | CONN_DIRTY):
         return                                  # it stands in a list: its turn to go comes with that
     conn_close(s, conn)
-    if s.deaf and s.listen_fd >= 0:
-        s.deaf = False
-        e.events = EPOLLIN
-        e.data.u64 = TAG_LISTEN
-        epoll_ctl(s.epoll_fd, EPOLL_CTL_ADD, s.listen_fd, &e)
+    if s.deaf:
+        hear(s)
 
 
 # ---- turns ------------------------------------------------------------------------------------------------
@@ -428,7 +436,8 @@ cdef void plane_run(Store *s) noexcept nogil:
     s.now_ns = start
     if stay:
         arm(s, s.linger_ns)
-    gather(s, 0)
+    if gather(s, 0):
+        stay = False                            # the timer has run out already
     turn(s)
     while True:
         if s.says:
@@ -447,6 +456,6 @@ cdef void plane_run(Store *s) noexcept nogil:
             break
     if s.ready_first != NULL or s.dirty != NULL or s.port_count:
         write(s.wake_fd, &one, 8)               # carried work: the set is readable at once
-    if stay:
-        arm(s, 0)
+    if stay or s.deaf:
+        arm(s, DEAF_NS if s.deaf else 0)
     s.left_ns = now()

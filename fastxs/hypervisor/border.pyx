@@ -131,7 +131,7 @@ cdef int b_own_ring(void *self, char **page, uint32_t *port) noexcept nogil:
         p = l.dom0_map()
         if p == NULL:
             return errno
-        page[0] = <char *>p
+        l.dom0_page = page[0] = <char *>p
         port[0] = l.dom0_port()
         return 0
     fd = c_open("/dev/xen/xenbus_backend", O_RDWR | O_CLOEXEC)
@@ -144,7 +144,7 @@ cdef int b_own_ring(void *self, char **page, uint32_t *port) noexcept nogil:
         close(fd)
         return remote
     close(fd)
-    page[0] = <char *>p
+    l.dom0_page = page[0] = <char *>p
     port[0] = <uint32_t>remote
     return 0
 
