@@ -235,6 +235,27 @@ def root_owner_avoid(step: Step, story: Story) -> str | None:
     return "" if owner and atoi(owner[0][1:]) in range(1, 7) else None
 
 
+_LEGAL: Final = re.compile(rb"[-A-Za-z0-9/_@]+\Z")
+
+
+def illegal(path: bytes) -> bool:
+    """No path of SPEC 1.4: a character, an empty component, a slash at the end."""
+    return not _LEGAL.match(path) or b"//" in path or (len(path) > 1 and path.endswith(b"/"))
+
+
+def unwatch_illegal(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
+    words = strings(step.payload)
+    alike = step.op == Op.UNWATCH and len(words) == 2 and illegal(words[0])
+    return alike and ours.error == "EINVAL" and theirs.error == "ENOENT"
+
+
+def special_name_avoid(step: Step, story: Story) -> str | None:
+    """C 4.17 takes any bytes behind the @ and sets the watch."""
+    words = strings(step.payload)
+    odd = step.op == Op.WATCH and len(words) == 2 and words[0][:1] == b"@" and illegal(words[0])
+    return "EINVAL" if odd else None
+
+
 def special_domid_event(event: Said, story: Story) -> bool:
     return bool(re.match(rb"@(introduce|release)Domain/[0-9]+\0", event.payload))
 
@@ -271,6 +292,7 @@ FASTXS_C: Final = Rules(
         "live-update": live_update,
         RELEASED_ACL: released_acl,
         "generation-opaque": generation,
+        "unwatch-illegal-path": unwatch_illegal,
     },
     extras_ours={"special-domid": special_domid_event},
     avoids={
@@ -281,6 +303,7 @@ FASTXS_C: Final = Rules(
         "watch-depth": watch_depth_avoid,
         "special-set-perms": special_set_perms_avoid,
         "path-max-sockets": long_path,
+        "watch-special-name": special_name_avoid,
     },
     release_order=True,
     transactions=True,
