@@ -154,3 +154,21 @@ def test_several_domains_each_have_their_own_form(world: World) -> None:
     for domid in (6, 7, 5):
         world.kill(domid)
     assert [path for path, _ in world.dom0.events()] == ["@releaseDomain/6", "@releaseDomain/7", "@releaseDomain/5"]
+
+
+def test_setting_a_specials_permissions_tells_nobody(world: World) -> None:
+    world.dom0.quietly_watch("@releaseDomain", "t")
+    assert world.dom0.chmod("@releaseDomain", "n0") == OK
+    tx = world.dom0.start()
+    assert world.dom0.chmod("@releaseDomain", "n0", "r1", tx=tx) == OK
+    assert world.dom0.commit(tx) == OK
+    assert world.dom0.perms("@releaseDomain") == ["n0", "r1"]
+    assert world.dom0.events() == []
+
+
+def test_the_root_is_no_special_nodes_parent(world: World) -> None:
+    guest = world.guest(1)
+    assert world.dom0.chmod("/", "r0") == OK
+    guest.quietly_watch("@introduceDomain", "t")
+    introduce(world, 5)
+    assert guest.events() == []
