@@ -12,14 +12,15 @@ from libc.string cimport memmove, strerror
 from posix.unistd cimport close
 
 from collections import namedtuple
+from importlib import import_module
 
 from fastxs.core cimport model
 from fastxs.core.check cimport check_store, memory_of
 from fastxs.core.connection cimport conn_close, conn_new, mark_ready, ring_attach
 from fastxs.core.domains cimport conn_reset, domain_exists, domain_know, domain_remove, domains_free, domains_init
 from fastxs.core.heap cimport buf_add, buf_free, heap_free, table_free, table_init
-from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, CONN_MORE, CONN_READY, CORE_ABI, COUNTERS, DOMIDS, KIND_MEMORY,
-                                KIND_RING, KIND_SOCKET, OPS, Q_SOFT_MEMORY, QUOTAS, SAYS, Buf, Conn, Domain, Store)
+from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, CONN_MORE, CONN_READY, COUNTERS, DOMIDS, KIND_MEMORY,
+                                KIND_RING, KIND_SOCKET, OPS, Q_SOFT_MEMORY, QUOTAS, SAYS, Buf, Conn, Domain, Store, layout)
 from fastxs.core.outbox cimport out_refill, waiting
 from fastxs.core.quota cimport quota_find, quota_of
 from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL, trace_flush
@@ -32,7 +33,12 @@ from fastxs.core.wire cimport error_number, error_word, op_name
 cdef extern from "sys/random.h" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
 
-ABI = CORE_ABI
+ABI = layout()
+
+for _room in ("check", "connection", "domains", "heap", "outbox", "perms", "quota", "requests",
+              "trace", "transactions", "tree", "turn", "watches"):
+    if import_module("fastxs.core." + _room).LAYOUT != ABI:
+        raise ImportError(f"fastxs.core.{_room} was built from other sources than fastxs._core: build all of it again")
 FEATURES = 15
 
 Notice = namedtuple("Notice", ("kind", "domid", "conn_id", "what", "error", "count"))

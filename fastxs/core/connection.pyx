@@ -13,13 +13,15 @@ from posix.unistd cimport close
 from fastxs.core.heap cimport buf_free, buf_room
 from fastxs.core.model cimport (C_BYTES_IN, C_BYTES_OUT, C_CLOSED, CONN_DEAD, CONN_EOF, CONN_FULL, CONN_HUP,
                                 CONN_IGNORED, CONN_MORE, CONN_READY, KIND_MEMORY, KIND_RING, KIND_SOCKET, SAY_PROTOCOL,
-                                Conn, Domain, Store)
+                                Conn, Domain, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_refill, waiting
 from fastxs.core.quota cimport say
 from fastxs.core.ring cimport (RING_INDEX, RING_PROTO, Page, ring_copy_in, ring_copy_out, ring_fail, ring_publish,
                                ring_readable, ring_start, ring_writable)
 from fastxs.core.transactions cimport txs_drop
 from fastxs.core.watches cimport watches_drop
+
+LAYOUT = layout()
 
 cdef extern from "sys/socket.h" nogil:
     enum:

@@ -13,13 +13,15 @@ from libc.string cimport memcpy, memset
 from fastxs.core.heap cimport at
 from fastxs.core.connection cimport conn_close, conn_new, ring_attach, ring_detach
 from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, KIND_MEMORY, KIND_RING, QUOTAS, Ace, Buf, Conn, DomState, Domain,
-                                Perms, Store, handle)
+                                Perms, Store, handle, layout)
 from fastxs.core.outbox cimport mark_dirty
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_forget, perms_intern
 from fastxs.core.transactions cimport txs_drop
 from fastxs.core.tree cimport node_at, reclaim, stir, tree_path, tree_remove, tree_set_perms
 from fastxs.core.watches cimport fire_removed, fire_special, watches_drop
 from fastxs.core.wire cimport FEATURE_DOMID_ANY, FEATURE_ERROR, FEATURE_RECONNECTION, FEATURE_WATCHDEPTH
+
+LAYOUT = layout()
 
 cdef extern from "stdlib.h" nogil:
     void qsort_r(void *base, size_t n, size_t size, int (*)(const void *, const void *, void *) noexcept nogil,

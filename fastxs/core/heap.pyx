@@ -10,8 +10,10 @@ from libc.errno cimport ENOMEM
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
-from fastxs.core.model cimport CHUNKS, SEGMENT, SEGMENTS
+from fastxs.core.model cimport CHUNKS, SEGMENT, SEGMENTS, layout
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
+
+LAYOUT = layout()
 
 cdef enum:
     UNIT = 8

@@ -10,8 +10,6 @@ from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t,
 ctypedef uint32_t handle
 
 cdef enum:
-    CORE_ABI = 1                # checked by every room at import (see `_core`)
-
     CHUNK_SHIFT = 18            # a heap chunk is 2^18 units of 8 bytes: 2 MiB
     CHUNKS = 16384              # 32 GiB
     HEAP_CLASSES = 96
@@ -79,7 +77,7 @@ cdef struct Node:               # with its name and, where it fits, its value: t
     uint16_t name_len
     uint16_t value_len
     uint16_t bits
-    char data[2]                # name, then value or its handle (owned); as long as `bits` says
+    char data[0]                # name, then value or its handle (owned); as long as `bits` says
 
 cdef struct Kids:
     handle first                # owned through the tree
@@ -188,7 +186,7 @@ cdef struct WNode:              # a component of a watched path
     handle next
     handle first                # Watch list, oldest first; the first one's `prev` is the last
     uint16_t name_len
-    char name[2]                # and on: the struct is as long as the name
+    char name[0]                # the struct is as long as the name
 
 cdef enum:
     WATCH_RELATIVE = 1
@@ -210,7 +208,7 @@ cdef struct Watch:
     uint32_t seq_high           # order of registration: two halves, so that nothing is padding
     uint32_t seq_low
     uint16_t token_len
-    char token[2]               # and on: the struct is as long as the token
+    char token[0]               # the struct is as long as the token
 
 cdef struct Event:              # waits for a peer whose output is full; followed by the path as the peer sees it
     uint32_t hash               # of (watch, path)
@@ -511,3 +509,9 @@ cdef struct Store:
     int trace_fd                # -1: none
     uint32_t trace_on
     Buf trace
+
+
+cdef inline uint64_t layout() noexcept nogil:
+    """Differs when a struct does: rooms that were built from other sources are told by it (see `_core`)."""
+    return (((((<uint64_t>sizeof(Store) * 1009 + sizeof(Conn)) * 1009 + sizeof(Domain)) * 1009 + sizeof(View)) * 1009
+             + sizeof(Node) + sizeof(TNode)) * 1009 + sizeof(Watch) + sizeof(WNode) + sizeof(Held)) * 1009 + sizeof(Border)

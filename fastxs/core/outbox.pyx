@@ -14,11 +14,13 @@ from libc.string cimport memcmp, memcpy
 from fastxs.core.heap cimport at, bucket, buf_room, fx_hash, give, table_add, table_drop, take
 from fastxs.core.model cimport (C_EVENTS, C_EVENTS_COLLAPSED, C_EVENTS_DROPPED, C_REPLIES, CONN_DEAD, CONN_DIRTY, HEADER,
                                 PAYLOAD_MAX, SAY_COLLAPSE, WATCH_COLLAPSED, WATCH_RELATIVE, Conn, Event, Store, Watch,
-                                WNode, handle)
+                                WNode, handle, layout)
 from fastxs.core.paths cimport path_base
 from fastxs.core.quota cimport say
 from fastxs.core.trace cimport trace_message
 from fastxs.core.wire cimport XS_WATCH_EVENT, Header
+
+LAYOUT = layout()
 
 cdef enum:
     FULL = 65536                # bytes; 16 largest messages
@@ -38,19 +40,19 @@ cdef bint out_is_full(Conn *conn) noexcept nogil:
 
 cdef char *frame(Store *s, Conn *conn, uint32_t type, uint32_t req_id, uint32_t tx_id, uint32_t n) noexcept nogil:
     """A header at the outbox's end; where the `n` bytes behind it go.  NULL: no memory, the peer is given up."""
-    cdef Header *h
+    cdef Header h
     if buf_room(&conn.out, HEADER + n):
         conn.flags |= CONN_DEAD
         mark_dirty(s, conn)
         return NULL
-    h = <Header *>(conn.out.data + conn.out.len)
     h.type = type
     h.req_id = req_id
     h.tx_id = tx_id
     h.len = n
+    memcpy(conn.out.data + conn.out.len, &h, HEADER)
     conn.out.len += HEADER + n
     mark_dirty(s, conn)
-    return <char *>h + HEADER
+    return conn.out.data + conn.out.len - n
 
 
 cdef int out_message(Store *s, Conn *conn, uint32_t type, uint32_t req_id, uint32_t tx_id, const char *data,

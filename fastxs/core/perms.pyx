@@ -7,7 +7,7 @@ Refuses to know of paths and nodes.
     perms[0].domid owns the node; perms[0].rights are everybody's who is not named further on;
     then the first entry that names the domid, its target or DOMID_ANY decides (SPEC 3.1).
 """
-from libc.errno cimport EINVAL, ERANGE, errno
+from libc.errno cimport EINVAL
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport strtol
@@ -15,7 +15,9 @@ from libc.string cimport memcpy
 
 from fastxs.core.heap cimport at, bucket, fx_hash, give, table_add, table_drop, take
 from fastxs.core.model cimport (ACE_LINKED, ACE_STALE, DOMID_ANY, DOMIDS, RIGHT_OWNER, RIGHT_READ, RIGHT_WRITE, Ace,
-                                Conn, Domain, Perms, Store, handle)
+                                Conn, Domain, Perms, Store, handle, layout)
+
+LAYOUT = layout()
 
 
 cdef inline uint32_t perms_size(uint32_t count) noexcept nogil:
@@ -156,9 +158,8 @@ cdef int perm_parse(const char *text, Ace *entry) noexcept nogil:
         i += 1
     if text[0] == 0 or i == 4:
         return EINVAL
-    errno = 0
     id = strtol(text + 1, &end, 0)
-    if end == text + 1 or end[0] != 0 or errno == ERANGE:
+    if end == text + 1 or end[0] != 0:
         return EINVAL
     entry.domid = <uint32_t>id
     entry.rights = i

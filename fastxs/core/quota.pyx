@@ -7,7 +7,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen, strncmp
 
 from fastxs.core.model cimport (Q_MEMORY, Q_NODE_SIZE, Q_NODES, Q_OUTSTANDING, Q_PATH, Q_PERMS, Q_SOFT_MEMORY,
-                                Q_TRANSACTIONS, Q_TX_NODES, Q_WATCHES, QUOTAS, SAY_SOFT, Domain, Say, Store)
+                                Q_TRANSACTIONS, Q_TX_NODES, Q_WATCHES, QUOTAS, SAY_SOFT, Domain, Say, Store, layout)
+
+LAYOUT = layout()
 
 # Defaults: SPEC part 5.  The texts are what `xenstore-control quota` has always printed.
 cdef Quota[QUOTAS] TABLE

@@ -19,7 +19,7 @@ from fastxs.core.model cimport (ACE_STALE, C_COMMITS, C_CONFLICTS, C_ERRORS, C_R
                                 Q_PATH, Q_PERMS, Q_SOFT_MEMORY, Q_TRANSACTIONS, Q_WATCHES, QUOTAS, RIGHT_OWNER,
                                 RIGHT_READ, RIGHT_WRITE, SAY_CONFLICT, SAY_PERMISSION, SAY_QUOTA, TX_DOOMED,
                                 TX_FAILED, TX_STALE, VIEW_KEEP, VIEW_LOST, Ace, Buf, Conn, Cursor, DomState,
-                                Domain, Kids, LogEntry, Node, Perms, Store, Tx, View, handle)
+                                Domain, Kids, LogEntry, Node, Perms, Store, Tx, View, handle, layout)
 from fastxs.core.outbox cimport out_event, out_message
 from fastxs.core.paths cimport Path, component_end, path_base, path_home_len, path_is_legal
 from fastxs.core.perms cimport (aces, conn_rights, owner_of, perm_format, perm_parse, perms_drop, perms_hold,
@@ -33,6 +33,8 @@ from fastxs.core.transactions cimport (Spot, tx_end, tx_find, tx_log, tx_new, tx
 from fastxs.core.tree cimport kids_of, node_at, reclaim, snapshot_close, stir
 from fastxs.core.watches cimport fire, fire_removed, watch_add, watch_remove, watch_there, watches_drop
 from fastxs.core.wire cimport *
+
+LAYOUT = layout()
 
 ctypedef int (*Handler)(Store *, Req *) noexcept nogil
 
@@ -498,7 +500,7 @@ cdef int set_perms(Store *s, Req *r, const char *name, Ace *list, uint32_t count
     cdef const char *value = NULL
     cdef uint32_t n = 0, size
     cdef int error
-    if list[0].flags & ACE_STALE or list[0].domid >= DOMIDS:
+    if list[0].flags & ACE_STALE or domain_know(s, list[0].domid) == NULL:
         return ENOENT                           # the owner must exist; C looks at that before the path
     error = locate(s, r, name, <uint32_t>strlen(name), RIGHT_WRITE | RIGHT_OWNER, True, &path, &spot)
     if error:

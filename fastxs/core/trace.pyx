@@ -11,8 +11,11 @@ from libc.stdio cimport snprintf
 from libc.time cimport localtime_r, strftime, time, time_t, tm
 from posix.unistd cimport write
 
+from fastxs.core.model cimport layout
 from fastxs.core.heap cimport buf_room
 from fastxs.core.wire cimport op_name
+
+LAYOUT = layout()
 
 cdef enum:
     LINE = 160                  # longest line without its payload

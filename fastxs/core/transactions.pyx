@@ -20,7 +20,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 from fastxs.core.heap cimport at, bucket, buf_add, buf_free, buf_room, fx_fold, fx_hash, give, table_add, table_drop, take
 from fastxs.core.model cimport (DOMIDS, NONE32, Q_MEMORY, Q_TRANSACTIONS, Q_TX_NODES, T_BORN, T_CUT, T_EXACT, T_EXISTS,
                                 T_FIRE, T_SEEN, T_WRITTEN, VIEW_KEEP, VIEW_LOST, Ace, Buf, Conn, Count, Domain,
-                                LogEntry, Perms, Store, TNode, Tx, View, handle)
+                                LogEntry, Perms, Store, TNode, Tx, View, handle, layout)
 from fastxs.core.paths cimport component_end
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_hold, perms_intern
 from fastxs.core.quota cimport account, quota_allows, quota_fits
@@ -28,6 +28,8 @@ from fastxs.core.tree cimport (Version, generation, kids_of, node_at, snapshot_c
                                tree_child_at, tree_create, tree_find, tree_find_at, tree_list_at, tree_remove,
                                tree_set_perms, tree_set_value, tree_version, value_of)
 from fastxs.core.watches cimport fire
+
+LAYOUT = layout()
 
 
 cdef inline TNode *tnode_at(Store *s, handle h) noexcept nogil:

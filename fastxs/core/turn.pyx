@@ -25,13 +25,15 @@ from fastxs.core.domains cimport domains_check
 from fastxs.core.heap cimport buf_add, buf_free
 from fastxs.core.model cimport (C_ACCEPTED, C_TURNS, C_WAITS, CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN_GONE, CONN_HUP,
                                 CONN_IGNORED, CONN_MORE, CONN_READY, CONN_WANTOUT, HEADER, KIND_SOCKET, PAYLOAD_MAX,
-                                PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW, WINDOWS, Conn, Store)
+                                PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW, WINDOWS, Conn, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_is_full
 from fastxs.core.quota cimport say
 from fastxs.core.requests cimport serve
 from fastxs.core.trace cimport trace_flush
 from fastxs.core.tree cimport LARGE, Hint, hint_nodes, hint_path
 from fastxs.core.wire cimport Header
+
+LAYOUT = layout()
 
 cdef extern from "sys/epoll.h" nogil:
     enum:

@@ -15,12 +15,14 @@ from libc.string cimport memcmp, memcpy, memset
 
 from fastxs.core.heap cimport at, bucket, buf_room, fx_hash, give, rounded, table_add, table_drop, take
 from fastxs.core.model cimport (Q_MEMORY, Q_WATCHES, RIGHT_READ, WATCH_RELATIVE, WATCH_SPECIAL, Buf, Conn, Match, Step,
-                                Store, Watch, WNode, handle)
+                                Store, Watch, WNode, handle, layout)
 from fastxs.core.outbox cimport out_event, out_forget_watch
 from fastxs.core.paths cimport component_end, path_base
 from fastxs.core.perms cimport conn_rights
 from fastxs.core.quota cimport account
 from fastxs.core.tree cimport node_at, tree_child, tree_find
+
+LAYOUT = layout()
 
 
 cdef inline WNode *wnode_at(Store *s, handle h) noexcept nogil:
@@ -509,6 +511,7 @@ cdef void fire_special(Store *s, const char *name, uint32_t n, int32_t domid) no
         child = wchild(s, s.wspecials, text, len)
         if child:
             found = gather(s, found, child, 1)
+    if found > 1:
         qsort(s.match, found, sizeof(Match), by_seq)
     for i in range(found):
         watch = watch_at(s, s.match[i].watch)
