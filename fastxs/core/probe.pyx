@@ -16,7 +16,7 @@ from fastxs.core.connection cimport conn_close, conn_new
 from fastxs.core.domains cimport domain_know, domains_free, domains_init
 from fastxs.core.heap cimport (at, bucket, buf_add, buf_free, fx_hash, give, heap_free, rounded, slot, table_add,
                                table_drop, table_free, table_init, take)
-from fastxs.core.model cimport (ACE_STALE, C_EVENTS, C_EVENTS_COLLAPSED, C_EVENTS_DROPPED, C_REPLIES, layout,
+from fastxs.core.model cimport (ACE_STALE, C_EVENTS, C_EVENTS_COLLAPSED, C_EVENTS_DROPPED, C_REPLIES, layout as fingerprint,
                                 HEADER, KIND_MEMORY, PAYLOAD_MAX, QUOTAS, VIEW_LOST, Ace, Buf, Conn, Domain,
                                 Event, Held, Item, LogEntry, Node, Perms, Store, Table, TNode, View, WNode, Watch,
                                 handle)
@@ -116,7 +116,7 @@ def layout():
     cdef Watch *watch = NULL
     cdef Event *event = NULL
     cdef TNode *tnode = NULL
-    constants = {"abi": layout(), "header": HEADER, "payload_max": PAYLOAD_MAX, "Header": sizeof(Header),
+    constants = {"abi": fingerprint(), "header": HEADER, "payload_max": PAYLOAD_MAX, "Header": sizeof(Header),
                  "Page": sizeof(Page), "Ace": sizeof(Ace), "LogEntry": sizeof(LogEntry)}
     items = {
         "Node": (sizeof(Node), <size_t>&node.hash, <size_t>&node.chain),
