@@ -26,7 +26,7 @@ from fastxs.core.quota cimport quota_find, quota_of
 from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL, trace_flush
 from fastxs.core.transactions cimport txs_drop
 from fastxs.core.tree cimport stir, tree_free, tree_init
-from fastxs.core.turn cimport plane_add, plane_border, plane_close, plane_listen, plane_open, plane_run, turn
+from fastxs.core.turn cimport plane_add, plane_border, plane_close, plane_listen, plane_open, plane_run, now, turn
 from fastxs.core.watches cimport watches_init
 from fastxs.core.wire cimport error_number, error_word, op_name
 
@@ -290,7 +290,10 @@ cdef class Engine:
         """Turns until nobody is ready (peers whose outbox is full are not)."""
         cdef Store *s = self.s
         cdef uint64_t before
+        s.now_ns = now()
         with nogil:
+            if s.waits != NULL:
+                turn(s)
             while s.ready_first != NULL or s.dirty != NULL:
                 before = s.counter[0]
                 turn(s)

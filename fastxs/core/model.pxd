@@ -321,6 +321,7 @@ cdef enum:
     CONN_WANTOUT = 128          # EPOLLOUT is armed
     CONN_MORE = 256             # there may be more to read
     CONN_GONE = 512             # the peer is gone for good: it takes nothing either
+    CONN_WAITS = 1024           # stands in the list of those that let a starved transaction pass
 
 cdef struct Cursor:             # where the last DIRECTORY_PART stopped, so that the next one need not count
     handle node
@@ -339,6 +340,7 @@ cdef struct Conn:               # owned by Store.conn[index]
     Domain *domain              # NULL for sockets and memory peers of unknown domains
     Conn *ready_next
     Conn *dirty_next
+    Conn *waits_next
     Buf inp                     # taken from the peer, not yet a whole request
     Buf out                     # replies and events, in order
     handle pend_first           # Event list: only while `out` is full
@@ -485,6 +487,9 @@ cdef struct Store:
     Conn *ready_first
     Conn *ready_last
     Conn *dirty
+    Tx *guarded                 # of a peer whose transactions kept failing: others let it pass (XSA-206)
+    uint64_t guarded_ns         # until then
+    Conn *waits                 # those whose next request would spoil it
     uint32_t *port_conn         # owned; local port -> conn index + 1
     uint32_t port_cap
     # scratch; owned

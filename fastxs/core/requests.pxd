@@ -17,5 +17,7 @@ cdef struct Req:
     uint32_t t                  # record of the path it named, in a view
     bint dry                    # its transaction is doomed: nothing is changed
 
+# Must the request wait, so that a transaction which keeps failing gets through?
+cdef bint must_wait(Store *s, Conn *conn, const Header *h, const char *data) noexcept nogil
 # Serve one request: replies and events go to the outboxes.
 cdef void serve(Store *s, Conn *conn, const Header *h, const char *data) noexcept nogil

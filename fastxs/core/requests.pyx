@@ -26,7 +26,7 @@ from fastxs.core.perms cimport (aces, conn_rights, owner_of, perm_format, perm_p
                                 perms_intern)
 from fastxs.core.quota cimport quota_allows, quota_find, quota_fits, quota_of, say
 from fastxs.core.trace cimport trace_message
-from fastxs.core.transactions cimport (Spot, tx_end, tx_find, tx_log, tx_new, txs_drop, view_above_perms, view_count,
+from fastxs.core.transactions cimport (Spot, tx_end, tx_find, tx_log, tx_new, txs_drop, view_touches, view_above_perms, view_count,
                                        view_create, view_find, view_fire, view_free, view_generation, view_list,
                                        view_list_size, view_logged, view_moved, view_new, view_perms, view_remove, view_see_above,
                                        view_set_perms, view_set_value, view_value)
@@ -43,6 +43,8 @@ cdef enum:
     FLAG_TX = 2                 # works on what its transaction sees; done again at commit
     FLAG_NOTID = 4              # does not look at tx_id at all (XSA-115)
     FLAG_WRITE = 8              # changes nodes
+    STARVED = 3                 # EAGAINs in a row before others have to let a peer pass
+    GUARD_NS = 5000000          # and for how long, at the most
     LOG_LONG = 2048             # entries: about a millisecond
     REPLAY_BASE = 1024          # entries that may be done again on the way, and as many times the log
     REPLAY_TIMES = 16
@@ -729,6 +731,27 @@ cdef int commit(Store *s, Tx *tx) noexcept nogil:
     return 0
 
 
+cdef bint must_wait(Store *s, Conn *conn, const Header *h, const char *data) noexcept nogil:
+    """While a starved peer's transaction is guarded, unprivileged peers' changes to what it saw wait: a few
+    milliseconds at the most, and only those that would make it fail once more (XSA-206)."""
+    cdef Tx *tx = s.guarded
+    cdef Req r
+    cdef Path path
+    cdef const char *end
+    if tx == NULL or conn.privileged or conn == tx.conn or tx.view == NULL:
+        return False
+    if h.type == XS_TRANSACTION_END:
+        return h.len == 2 and data[0] == c'T'   # what it would change is only known by doing it
+    if h.tx_id or h.type >= OPS or not TABLE[h.type].flags & FLAG_WRITE:
+        return False
+    end = <const char *>memchr(data, 0, h.len)
+    memset(&r, 0, sizeof(Req))
+    r.conn = conn
+    if end == NULL or canonical(s, &r, data, <uint32_t>(end - data), False, &path):
+        return False
+    return view_touches(s, tx.view, path.p, path.len)
+
+
 cdef int do_transaction_start(Store *s, Req *r) noexcept nogil:
     if r.tx != NULL:
         return EBUSY
@@ -736,6 +759,9 @@ cdef int do_transaction_start(Store *s, Req *r) noexcept nogil:
         return over(s, r, Q_TRANSACTIONS, ENOSPC)
     if tx_new(s, r.conn) == NULL:
         return ENOMEM
+    if r.conn.eagains >= STARVED and s.guarded == NULL:
+        s.guarded = r.conn.tx
+        s.guarded_ns = s.now_ns + GUARD_NS
     return reply_number(s, r, b"%u", r.conn.tx.id)
 
 

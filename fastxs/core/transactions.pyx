@@ -598,6 +598,20 @@ cdef bint view_logged(Store *s, View *v, handle t, uint32_t op) noexcept nogil:
 
 # ---- transactions ---------------------------------------------------------------------------------------------
 
+cdef bint view_touches(Store *s, View *v, const char *p, uint32_t n) noexcept nogil:
+    """Did the view look at this path, at something below it, or at the list of children that it stands in?"""
+    cdef handle h = v.root, above = v.root
+    cdef uint32_t i = 1, end
+    if p[0] != c'/':
+        return False
+    while i < n and h:
+        end = component_end(p, n, i)
+        above = h
+        h = tchild(s, h, p + i, end - i)
+        i = end + 1
+    return h != 0 or (i >= n and tnode_at(s, above).flags & T_SEEN != 0)
+
+
 cdef Tx *tx_new(Store *s, Conn *conn) noexcept nogil:
     cdef Tx *tx = <Tx *>calloc(1, sizeof(Tx))
     if tx == NULL:
@@ -633,6 +647,8 @@ cdef void tx_end(Store *s, Tx *tx) noexcept nogil:
     if conn.domain != NULL:
         account(s, conn.domain, Q_TRANSACTIONS, -1)
         account(s, conn.domain, Q_MEMORY, -<int64_t>tx.log.len)
+    if s.guarded == tx:
+        s.guarded = NULL
     if tx.view != NULL:
         view_free(s, tx.view)
     buf_free(&tx.log)

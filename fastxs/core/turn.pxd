@@ -1,5 +1,5 @@
 """The turn: gather, read, apply, publish, carry (HOUSE section 3)."""
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint64_t
 
 from fastxs.core.model cimport Conn, Store
 
@@ -11,5 +11,7 @@ cdef int plane_listen(Store *s, int fd) noexcept nogil
 cdef int plane_border(Store *s) noexcept nogil
 # Serve what is ready, and stay while traffic goes on.
 cdef void plane_run(Store *s) noexcept nogil
+# CLOCK_MONOTONIC in nanoseconds.
+cdef uint64_t now() noexcept nogil
 # One turn without asking the kernel what is ready.
 cdef void turn(Store *s) noexcept nogil

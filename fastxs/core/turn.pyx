@@ -24,11 +24,11 @@ from fastxs.core.connection cimport conn_close, conn_new, conn_read, conn_refuse
 from fastxs.core.domains cimport domains_check
 from fastxs.core.heap cimport buf_add, buf_free
 from fastxs.core.model cimport (C_ACCEPTED, C_TURNS, C_WAITS, CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN_GONE, CONN_HUP,
-                                CONN_IGNORED, CONN_MORE, CONN_READY, CONN_WANTOUT, HEADER, KIND_SOCKET, PAYLOAD_MAX,
+                                CONN_IGNORED, CONN_MORE, CONN_READY, CONN_WAITS, CONN_WANTOUT, HEADER, KIND_SOCKET, PAYLOAD_MAX,
                                 PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW, WINDOWS, Conn, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_is_full
 from fastxs.core.quota cimport say
-from fastxs.core.requests cimport serve
+from fastxs.core.requests cimport must_wait, serve
 from fastxs.core.trace cimport trace_flush
 from fastxs.core.tree cimport LARGE, Hint, hint_nodes, hint_path
 from fastxs.core.wire cimport Header
@@ -78,6 +78,7 @@ cdef enum:
     EVENTS = 256                # of one wait
     SHARE = 64                  # requests of one peer in one turn
     ACCEPTS = 64                # new connections in one turn
+    GUARD_NS = 5000000          # as long as anybody may have to stand aside
     DEAF_NS = 100000000         # then try again to accept
     STAY_NS = 1000000           # traffic is dense if the loop comes back within a millisecond
 
@@ -88,7 +89,7 @@ cdef enum:                      # epoll_data: a connection's (serial << 32 | ind
     TAG_EVTCHN = 4
 
 
-cdef inline uint64_t now() noexcept nogil:
+cdef uint64_t now() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC, &t)
     return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
@@ -308,7 +309,7 @@ cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
     """All whole requests, up to the peer's share."""
     cdef Conn *conn = f.conn
     cdef uint32_t i = 0, served = 0
-    cdef bint left = False
+    cdef bint left = False, waits = False
     cdef Header h
     if conn.flags & (CONN_DEAD | CONN_IGNORED) or conn.lives != f.lives:
         mark_dirty(s, conn)                     # another peer's request ended it meanwhile
@@ -322,6 +323,9 @@ cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
             break
         if served == SHARE or out_is_full(conn):
             left = True
+            break
+        if s.guarded != NULL and must_wait(s, conn, &h, f.window + i + HEADER):
+            waits = True
             break
         serve(s, conn, &h, f.window + i + HEADER)
         if conn.flags & (CONN_DEAD | CONN_IGNORED) or conn.lives != f.lives:
@@ -337,12 +341,35 @@ cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
         conn.inp.pos = conn.inp.len = 0
         if conn.inp.cap > 1024:
             buf_free(&conn.inp)
-    if left or conn.flags & CONN_MORE:
+    if waits:
+        let_pass(s, conn)
+    elif left or conn.flags & CONN_MORE:
         mark_ready(s, conn)
     elif conn.flags & CONN_EOF:
         conn.flags |= CONN_DEAD
     if conn.flags & CONN_DEAD:
         mark_dirty(s, conn)
+
+
+cdef void let_pass(Store *s, Conn *conn) noexcept nogil:
+    """It stands aside until the guarded transaction has ended, or its time is up."""
+    conn.flags |= CONN_WAITS
+    conn.waits_next = s.waits
+    s.waits = conn
+    if s.waits.waits_next == NULL:
+        arm(s, GUARD_NS)
+
+
+cdef void go_on(Store *s) noexcept nogil:
+    """Those who stood aside are ready again, once there is nobody to let pass."""
+    cdef Conn *conn
+    if s.guarded != NULL and s.now_ns >= s.guarded_ns:
+        s.guarded = NULL
+    while s.guarded == NULL and s.waits != NULL:
+        conn = s.waits
+        s.waits = conn.waits_next
+        conn.flags &= ~CONN_WAITS
+        mark_ready(s, conn)
 
 
 cdef void apply(Store *s) noexcept nogil:
@@ -354,7 +381,10 @@ cdef void apply(Store *s) noexcept nogil:
     cdef Fetched[WINDOWS] f
     cdef uint32_t ahead = WINDOWS if s.nodes.count > LARGE else 1, first = 0, have = 0, slot
     cdef Conn *conn
-    cdef Conn *last = s.ready_last
+    cdef Conn *last
+    if s.guarded != NULL or s.waits != NULL:
+        go_on(s)
+    last = s.ready_last
     while have or last != NULL:
         while last != NULL and have < ahead:
             conn = s.ready_first
@@ -409,6 +439,9 @@ cdef void hear(Store *s) noexcept nogil:
 
 
 cdef void conn_gone(Store *s, Conn *conn) noexcept nogil:
+    if conn.flags & CONN_WAITS:
+        s.guarded = NULL                        # nobody stands aside for ever
+        go_on(s)
     if conn.flags & (CONN_READY | CONN_DIRTY):
         return                                  # it stands in a list: its turn to go comes with that
     conn_close(s, conn)
@@ -452,12 +485,14 @@ cdef void plane_run(Store *s) noexcept nogil:
         elif gather(s, 0):
             break
         s.now_ns = now()
-        if s.ready_first != NULL or s.dirty != NULL or s.port_count:
+        if s.ready_first != NULL or s.dirty != NULL or s.port_count or s.waits != NULL:
             turn(s)
         if s.now_ns - start > 2 * s.linger_ns + STAY_NS:
             break
-    if s.ready_first != NULL or s.dirty != NULL or s.port_count:
+    if s.ready_first != NULL or s.dirty != NULL or s.port_count or (s.waits != NULL and s.guarded == NULL):
         write(s.wake_fd, &one, 8)               # carried work: the set is readable at once
-    if stay or s.deaf:
+    if s.waits != NULL:
+        arm(s, GUARD_NS)
+    elif stay or s.deaf:
         arm(s, DEAF_NS if s.deaf else 0)
     s.left_ns = now()
