@@ -248,7 +248,11 @@ cdef void ring_write(Store *s, Conn *conn) noexcept nogil:
         conn.notify = False
         ring_publish(page, conn.req_cons, conn.rsp_prod)
         s.border.notify(s.border.self, conn.port)
-        # The guest may have made room between our look and its sleep: then it does not notify again.
+        # Until it sees our index a guest takes us for busy and does not notify: look once more for what it put in
+        # meanwhile, and for room that it made.
+        if ring_readable(page, conn.req_cons):
+            conn.flags |= CONN_MORE
+            mark_ready(s, conn)
         if conn.flags & CONN_FULL and ring_writable(page, conn.rsp_prod) > 0:
             mark_dirty(s, conn)
 
