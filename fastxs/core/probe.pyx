@@ -16,10 +16,10 @@ from fastxs.core.connection cimport conn_close, conn_new
 from fastxs.core.domains cimport domain_know, domains_free, domains_init
 from fastxs.core.heap cimport (at, bucket, buf_add, buf_free, fx_hash, give, heap_free, rounded, slot, table_add,
                                table_drop, table_free, table_init, take)
-from fastxs.core.model cimport (ACE_STALE, C_EVENTS, C_EVENTS_COLLAPSED, C_EVENTS_DROPPED, C_REPLIES, layout as fingerprint,
-                                HEADER, KIND_MEMORY, PAYLOAD_MAX, QUOTAS, VIEW_LOST, Ace, Buf, Conn, Domain,
-                                Event, Held, Item, LogEntry, Node, Perms, Store, Table, TNode, View, WNode, Watch,
-                                handle)
+from fastxs.core.model cimport (ACE_STALE, C_EVENTS, C_EVENTS_COLLAPSED, C_EVENTS_DROPPED, C_REPLIES, HEADER,
+                                KIND_MEMORY, PAYLOAD_MAX, QUOTAS, VIEW_LOST, Ace, Buf, Conn, Domain, Event, Held, Item,
+                                LogEntry, Node, Perms, Store, TNode, Table, View, WNode, Watch, handle, layout as
+                                fingerprint)
 from fastxs.core.outbox cimport out_event, out_is_full, out_message, out_refill, waiting
 from fastxs.core.paths cimport component_end, path_base, path_home_len, path_is_legal
 from fastxs.core.perms cimport (aces, conn_rights, perm_format, perm_parse, perms_drop, perms_forget, perms_hold,

@@ -144,6 +144,9 @@ def test_too_many_waiting_events_collapse_into_look_again(rooms: Rooms) -> None:
     assert events(drain(rooms, peer)) == [b"c/1\0calm\0", b"/a/b\0busy\0", b"c/2\0calm\0"]
     rooms.event(peer, busy, b"/a/b/new")
     assert events(drain(rooms, peer)) == [b"/a/b/new\0busy\0"], "it is over"
+    fill(rooms, peer)
+    rooms.event(peer, busy, b"/a/b/newer")
+    assert events(drain(rooms, peer)) == [b"/a/b/newer\0busy\0"], "and stays over when it is full again"
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,23 @@ def test_each_snapshot_sees_its_own_time(rooms: Rooms) -> None:
     assert rooms.counts["ghosts"] == 0
 
 
+def test_snapshots_at_the_very_change_see_it(rooms: Rooms) -> None:
+    """Two that were made at the same time, just after a change; the one that is left inherits what the other kept."""
+    a = make(rooms, b"/a", b"then")
+    elder, younger = Snapshot(rooms), Snapshot(rooms)
+    rooms.set_value(a, b"now")
+    b = make(rooms, b"/b")
+    eldest_of_b = Snapshot(rooms)
+    youngest_of_b = Snapshot(rooms)
+    rooms.remove(b)
+    for snapshot in (youngest_of_b, younger):
+        snapshot.close()
+    assert elder.version(a)[0] == b"then" and not elder.find(b"/b")
+    assert eldest_of_b.find(b"/b") == b and eldest_of_b.version(a)[0] == b"now"
+    elder.close()
+    eldest_of_b.close()
+
+
 def test_a_name_used_again_and_again(rooms: Rooms) -> None:
     """Ghosts of one name, one for each time: each snapshot finds its own."""
     seen, nodes = [], []

@@ -72,18 +72,32 @@ def test_path_and_token_name_a_watch_of_a_peer(rooms: Rooms) -> None:
     assert rooms.check() == []
 
 
+def test_a_new_watch_comes_last_whichever_went_before(rooms: Rooms) -> None:
+    peer = rooms.peer(0)
+    for gone in (b"1", b"2", b"3"):
+        for token in (b"1", b"2", b"3"):
+            rooms.watch(peer, b"/a", token)
+        rooms.unwatch(peer, b"/a", gone)
+        rooms.watch(peer, b"/a", b"new")
+        rooms.fire(b"/a")
+        assert told(rooms, peer) == [(b"/a", token) for token in (b"1", b"2", b"3", b"new") if token != gone]
+        rooms.unwatch_all(peer)
+    rooms.fire(b"/a")
+    assert told(rooms, peer) == []
+
+
 PATH = st.sampled_from(b"/ /a /b /a/a /a/b /a/b/c /b/b/b/b @introduceDomain @x @x/1".split())
 WATCH = st.tuples(st.booleans(), st.integers(0, 1), PATH, st.sampled_from([b"", b"1", b"2"]))
 
 
 @given(st.lists(WATCH, max_size=40), st.booleans())
 def test_watches_come_and_go(steps: list[tuple[bool, int, bytes, bytes]], at_once: bool) -> None:
-    """Against a set; in the end nothing is left in any table, heap or account."""
+    """Against a dict, which keeps their order; in the end nothing is left in any table, heap or account."""
     rooms = Rooms()
     rooms.domain(1)
     peers = [rooms.peer(0), rooms.peer(1)]
     before, account = rooms.counts, rooms.now(1, ITEM["memory"])[0]
-    model: set[tuple[int, bytes, bytes]] = set()
+    model: dict[tuple[int, bytes, bytes], None] = {}
     for add, who, path, token in steps:
         key = (who, path, token)
         if (key in model) == add:
@@ -91,9 +105,18 @@ def test_watches_come_and_go(steps: list[tuple[bool, int, bytes, bytes]], at_onc
                 (rooms.watch if add else rooms.unwatch)(peers[who], path, token)
             continue
         (rooms.watch if add else rooms.unwatch)(peers[who], path, token)
-        model ^= {key}
+        if add:
+            model[key] = None
+        else:
+            del model[key]
     assert all(rooms.is_watched(peers[who], path, token) for who, path, token in model)
     assert rooms.counts["watches"] == len(model)
+    everybody = rooms.intern([(0, READ)])
+    for changed in {path for _, path, _ in model if path.startswith(b"/")}:
+        rooms.fire(changed, exact=True, perms=everybody)
+        for who, peer in enumerate(peers):
+            assert told(rooms, peer) == [(path, token) for w, path, token in model if (w, path) == (who, changed)]
+    rooms.drop(everybody)
     components = set()
     for _, path, _ in model:
         while path != b"/" and path:
