@@ -207,10 +207,12 @@ class Pair:
     """`hypervisor(domid, exists)` creates or destroys a domain under both, where it is not so already."""
     depth: int = 1
     """So many requests of one connection are sent at once, where they follow each other and cause no events."""
+    reset_kills: bool = False
+    """C xenstored here dies of a RESET_WATCHES inside a transaction."""
 
     def __post_init__(self) -> None:
         self.rules = RULES[self.a.kind, self.b.kind]
-        self.story = Story()
+        self.story = Story(reset_kills=self.reset_kills)
         self.req_id = 0
         self.steps = 0
         self.refused = 0
@@ -230,7 +232,7 @@ class Pair:
         if self.hypervisor is not None:
             for domid in DOMAINS:
                 self.hypervisor(domid, True)
-        self.story = Story(used=self.used)
+        self.story = Story(self.used, self.reset_kills)
         self.slots = {}
         self.flight = {}
         self._watch_links()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from tests.differential.generate import CREATE, DESTROY, RECONNECT, SYNC, Step
+from tests.differential.generate import CREATE, DESTROY, IN_SLOT, RECONNECT, SYNC, Step
 from tests.support.wire import Op
 
 
@@ -38,6 +38,8 @@ class Story:
     """What the conversation did so far, as far as a rule needs it."""
 
     used: Counter[str] = field(default_factory=Counter)
+    reset_kills: bool = False
+    """C xenstored here dies of a RESET_WATCHES inside a transaction."""
     step: Step = Step(0, Op.INVALID)
     """The one that is being done."""
     transaction: bool = False
@@ -256,6 +258,11 @@ def special_name_avoid(step: Step, story: Story) -> str | None:
     return "EINVAL" if odd else None
 
 
+def reset_watches_avoid(step: Step, story: Story) -> str | None:
+    """C without the fix of XSA-484 dies of it; outside, with the connection's transactions open, it is well."""
+    return "" if story.reset_kills and step.op == Op.RESET_WATCHES and step.tx == IN_SLOT else None
+
+
 def special_domid_event(event: Said, story: Story) -> bool:
     return bool(re.match(rb"@(introduce|release)Domain/[0-9]+\0", event.payload))
 
@@ -304,6 +311,7 @@ FASTXS_C: Final = Rules(
         "special-set-perms": special_set_perms_avoid,
         "path-max-sockets": long_path,
         "watch-special-name": special_name_avoid,
+        "reset-watches-in-transaction": reset_watches_avoid,
     },
     release_order=True,
     transactions=True,
@@ -326,6 +334,7 @@ C_C: Final = Rules(
         "release-of-target": target_avoid,
         "domid-syntax": domid_syntax_avoid,
         "owner-of-root": root_owner_avoid,
+        "reset-watches-in-transaction": reset_watches_avoid,
     },
 )
 

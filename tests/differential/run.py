@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from fastxs.hypervisor.simxen.guests import Guests
 from tests.differential.generate import Generator, Profile, Step
 from tests.differential.lockstep import Crash, Difference, Pair, Side
 from tests.differential.shrink import shrink
+from tests.support.wire import Op, Peer
 
 EPOCH_STEPS = 2000
 OVERLAP = Profile(slots=6, outside=0.1)
@@ -31,6 +33,25 @@ OVERLAP = Profile(slots=6, outside=0.1)
 PIPELINED = Profile(watches=False, sticky=0.9)
 PIPELINED_DEPTH = 16
 """So many requests of a connection at once; without watches, as which events are pending would be a matter of time."""
+
+
+@cache
+def reset_watches_kills() -> bool:
+    """Whether C xenstored here dies of a RESET_WATCHES inside a transaction (XSA-484): a throw-away one is asked."""
+    folder = scratch()
+    try:
+        with Host("c", folder) as host:
+            peer = Peer(host.socket)
+            try:
+                tx_id = int(peer.call(Op.TRANSACTION_START, b"\0").strings[0])
+                peer.call(Op.RESET_WATCHES, b"", tx_id)
+                return peer.call(Op.READ, b"/\0").op != Op.READ
+            except ConnectionError:
+                return True
+            finally:
+                peer.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Outcome(NamedTuple):
@@ -64,7 +85,7 @@ class Daemons:
             folder.mkdir(parents=True)
             hosts.append(self.stack.enter_context(Host(kind, folder)))
         sides = [Side(host.kind, host.socket, name) for host, name in zip(hosts, "AB", strict=True)]
-        self.pair = Pair(sides[0], sides[1])
+        self.pair = Pair(sides[0], sides[1], reset_kills="c" in self.kinds and reset_watches_kills())
         self.pair.used = self.pair.story.used = self.used
         self.stack.callback(self.pair.close)
         self.toolstacks = [self.stack.enter_context(Guests(host.env["SIMXEN_DIR"])) for host in hosts]

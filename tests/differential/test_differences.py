@@ -8,9 +8,9 @@ import pytest
 
 from fastxs.hypervisor.host import Host
 from tests.differential.differences import DAEMONS, load
-from tests.differential.generate import Profile, Step
+from tests.differential.generate import IN_SLOT, Profile, Step
 from tests.differential.lockstep import Pair, Side
-from tests.differential.rules import RULES
+from tests.differential.rules import RULES, Story, reset_watches_avoid
 from tests.differential.run import conversations
 from tests.differential.shrink import shrink
 from tests.support.wire import Op
@@ -62,6 +62,13 @@ def test_conversations_hold_every_operation() -> None:
 
 def test_no_payload_is_too_long() -> None:
     assert max(len(step.payload) for step in conversations(2, 0, 20_000, Profile())) == 4096
+
+
+def test_reset_watches_is_kept_from_c_only_where_c_dies_of_it() -> None:
+    inside, outside = Step(0, Op.RESET_WATCHES, b"", IN_SLOT), Step(0, Op.RESET_WATCHES)
+    assert reset_watches_avoid(inside, Story(reset_kills=True)) == ""
+    assert reset_watches_avoid(outside, Story(reset_kills=True)) is None
+    assert reset_watches_avoid(inside, Story()) is None
 
 
 def test_shrinking_finds_the_two_that_matter() -> None:

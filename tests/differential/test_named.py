@@ -11,6 +11,7 @@ import pytest
 
 from fastxs.hypervisor.host import Host
 from fastxs.hypervisor.simxen.guests import Guests
+from tests.differential.run import reset_watches_kills
 from tests.support.wire import Op, Peer
 
 
@@ -82,6 +83,19 @@ def test_path_max_sockets(both: Both) -> None:
 def test_watch_depth(both: Both) -> None:
     assert both.ask(Op.WATCH, b"/a\0t\x001\0") == ("EINVAL", "OK\0")
     assert both.alike(Op.WATCH, b"/a\0u\0-1\0") == "EINVAL"
+
+
+def test_reset_watches_in_transaction(both: Both) -> None:
+    """It ends the transaction that it comes in, and C without the fix of XSA-484 as well."""
+    tx = int(both.alike(Op.TRANSACTION_START, b"\0")[:-1])
+    assert both.fastxs.call(Op.RESET_WATCHES, b"", tx).payload == b"OK\0"
+    if reset_watches_kills():
+        with pytest.raises(ConnectionError):
+            both.c.call(Op.RESET_WATCHES, b"", tx)
+    else:
+        assert both.c.call(Op.RESET_WATCHES, b"", tx).payload == b"OK\0"
+        assert both.c.call(Op.TRANSACTION_END, b"T\0", tx).error == "ENOENT"
+    assert both.fastxs.call(Op.TRANSACTION_END, b"T\0", tx).error == "ENOENT"
 
 
 def test_special_perms(both: Both) -> None:
