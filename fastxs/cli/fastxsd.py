@@ -14,7 +14,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, TextIO
 
 from fastxs import __version__
 from fastxs.daemon import config as configuration
@@ -231,6 +232,15 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
+def _give_up_what_cannot_be_written(stream: TextIO) -> None:
+    """Else the interpreter tries once more at its end, and its exit status 120 replaces ours."""
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError):
+            stream.close()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; the exit status.  Whatever goes wrong is one line on standard error, never a traceback."""
     _open_standard_streams()
@@ -250,7 +260,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         line = str(error) if isinstance(error, StartError) else f"internal error: {type(error).__name__}: {error}"
         status = FAILED
-    print("fastxsd:", " ".join(line.split()), file=sys.stderr)
+    with suppress(OSError):
+        print("fastxsd:", " ".join(line.split()), file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        _give_up_what_cannot_be_written(stream)
     return status
 
 

@@ -249,11 +249,16 @@ sys.exit(main(["-F", "pid"]))
     fastxsd.until(lambda: os.listdir(fastxsd.folder) == [])
 
 
-def test_a_screen_that_is_full(fastxsd: Fastxsd, front: list[str]) -> None:
+@pytest.mark.parametrize("buffered", ["buffered", "unbuffered"])
+def test_a_screen_that_is_full(fastxsd: Fastxsd, front: list[str], buffered: str) -> None:
+    """What was printed is not lost in silence, however late the screen refuses it."""
+    env = {name: value for name, value in fastxsd.env.items() if name != "PYTHONUNBUFFERED"}
+    if buffered == "unbuffered":
+        env["PYTHONUNBUFFERED"] = "1"
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "fastxs.cli.fastxsd", *front, "--help"],
-            env=fastxsd.env,
+            env=env,
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -261,3 +266,17 @@ def test_a_screen_that_is_full(fastxsd: Fastxsd, front: list[str]) -> None:
             check=False,
         )
     assert (done.returncode, done.stderr) == (1, "fastxsd: No space left on device\n")
+
+
+def test_nowhere_to_complain(fastxsd: Fastxsd, front: list[str]) -> None:
+    """The exit status says it all the same."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastxs.cli.fastxsd", *front, "--bogus"],
+            env=fastxsd.env,
+            stdout=full,
+            stderr=full,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    assert done.returncode == 2
