@@ -109,23 +109,23 @@ def keyed_hash(uint64_t secret, uint32_t above, bytes name):
 
 def layout():
     """Constants, and size and offsets of {hash, chain} of what stands in tables."""
-    cdef Node *node = NULL
-    cdef Held *held = NULL
-    cdef Perms *perms = NULL
-    cdef WNode *wnode = NULL
-    cdef Watch *watch = NULL
-    cdef Event *event = NULL
-    cdef TNode *tnode = NULL
+    cdef Node node
+    cdef Held held
+    cdef Perms perms
+    cdef WNode wnode
+    cdef Watch watch
+    cdef Event event
+    cdef TNode tnode
     constants = {"abi": fingerprint(), "header": HEADER, "payload_max": PAYLOAD_MAX, "Header": sizeof(Header),
                  "Page": sizeof(Page), "Ace": sizeof(Ace), "LogEntry": sizeof(LogEntry)}
     items = {
-        "Node": (sizeof(Node), <size_t>&node.hash, <size_t>&node.chain),
-        "Held": (sizeof(Held), <size_t>&held.hash, <size_t>&held.chain),
-        "Perms": (sizeof(Perms), <size_t>&perms.hash, <size_t>&perms.chain),
-        "WNode": (sizeof(WNode), <size_t>&wnode.hash, <size_t>&wnode.chain),
-        "Watch": (sizeof(Watch), <size_t>&watch.hash, <size_t>&watch.chain),
-        "Event": (sizeof(Event), <size_t>&event.hash, <size_t>&event.chain),
-        "TNode": (sizeof(TNode), <size_t>&tnode.hash, <size_t>&tnode.chain),
+        "Node": (sizeof(Node), <char *>&node.hash - <char *>&node, <char *>&node.chain - <char *>&node),
+        "Held": (sizeof(Held), <char *>&held.hash - <char *>&held, <char *>&held.chain - <char *>&held),
+        "Perms": (sizeof(Perms), <char *>&perms.hash - <char *>&perms, <char *>&perms.chain - <char *>&perms),
+        "WNode": (sizeof(WNode), <char *>&wnode.hash - <char *>&wnode, <char *>&wnode.chain - <char *>&wnode),
+        "Watch": (sizeof(Watch), <char *>&watch.hash - <char *>&watch, <char *>&watch.chain - <char *>&watch),
+        "Event": (sizeof(Event), <char *>&event.hash - <char *>&event, <char *>&event.chain - <char *>&event),
+        "TNode": (sizeof(TNode), <char *>&tnode.hash - <char *>&tnode, <char *>&tnode.chain - <char *>&tnode),
     }
     return constants, items
 
