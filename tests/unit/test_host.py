@@ -90,6 +90,18 @@ def test_guests_over_sockets(kind: Kind, start: Starter) -> None:
     assert ", 0 failures" in simguest(host, "-n", "20", "--via", "socket")
 
 
+WITHOUT_SIM = ("sh", "-c", 'for word; do shift; [ "$word" = --sim ] || set -- "$@" "$word"; done; exec "$@"', "sh")
+"""A prefix that makes fastxs look for Xen's libraries by their names."""
+
+
+@pytest.mark.skipif(available("fastxs") is not None, reason="fastxs cannot run here")
+def test_others_can_be_put_in_the_libraries_place(start: Starter) -> None:
+    host = start("fastxs", prefix=WITHOUT_SIM, env={"LD_LIBRARY_PATH": str(simxen.STUB)})
+    assert b"--sim" not in Path(f"/proc/{host.pid}/cmdline").read_bytes().split(b"\0")
+    assert ", 0 failures" in simguest(host, "-n", "20")
+    assert ", 0 failures" in simguest(host, "-n", "20", "--kill")
+
+
 def test_a_second_daemon_takes_over_the_hypervisor(kind: Kind, start: Starter) -> None:
     host = start(kind)
     first = host.pid

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -517,14 +518,40 @@ def test_ports_live_on_over_exec_and_mapped_pages_do_not(guests: Guests) -> None
 
 def test_a_build_makes_what_is_missing_and_leaves_what_is_current(tmp_path: Path) -> None:
     assert build.build(tmp_path) == tmp_path
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "libsimxen.so", tmp_path / "simguest")}
-    assert (tmp_path / "stub" / "libxenmanage.so.1").resolve() == tmp_path / "libsimxen.so"
+    names = ("libsimxen.so", "simguest", *(f"stub/{soname}" for soname in build.SONAMES))
+    made = {path: path.lstat().st_mtime_ns for path in (tmp_path / name for name in names)}
     build.build(tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert {path: path.lstat().st_mtime_ns for path in made} == made
     (tmp_path / "simguest").unlink()
     build.build(tmp_path)
     assert (tmp_path / "libsimxen.so").stat().st_mtime_ns == made[tmp_path / "libsimxen.so"]
     assert (tmp_path / "simguest").exists()
+
+
+def test_the_libraries_names_lead_to_one_library(tmp_path: Path) -> None:
+    """Also in an installed fastxs, where links would have become copies, each with a hypervisor's handle of its own."""
+    installed = shutil.copytree(build.build(), tmp_path / "simxen", symlinks=False)
+    text = "import ctypes, sys; libs = [ctypes.CDLL(name) for name in sys.argv[1:]]\n" + (
+        "print(*{ctypes.cast(lib[name], ctypes.c_void_p).value for lib in libs for name in ['xenevtchn_open']})"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", text, *build.SONAMES, str(installed / "libsimxen.so")],
+        env={**os.environ, "LD_LIBRARY_PATH": str(installed / "stub")},
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    assert len(run.stdout.split()) == 1
+
+
+def test_links_of_an_older_build_are_replaced(tmp_path: Path) -> None:
+    build.build(tmp_path)
+    stub = tmp_path / "stub" / "libxenmanage.so.1"
+    stub.unlink()
+    stub.symlink_to(Path("..") / "libsimxen.so")
+    build.build(tmp_path)
+    assert not stub.is_symlink()
 
 
 def test_the_sources_compile_without_a_warning(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ LIBRARY: Final = FOLDER / "libsimxen.so"
 """The libxen* functions over a folder of shared files: for LD_PRELOAD, or to be loaded by its path."""
 
 STUB: Final = FOLDER / "stub"
-"""The same library under the libxen* sonames: for LD_LIBRARY_PATH."""
+"""Libraries with the libxen* sonames that lead to that one: for LD_LIBRARY_PATH."""
 
 SIMGUEST: Final = FOLDER / "simguest"
 """The guest simulator (`simguest --help`)."""

@@ -3,7 +3,6 @@
 Needs a C compiler and libc only.  Imports nothing of fastxs, so that setup.py can load it from its file.
 """
 
-import contextlib
 import os
 import shlex
 import subprocess
@@ -14,15 +13,6 @@ from typing import Final
 
 HERE: Final = Path(__file__).resolve().parent
 FLAGS: Final = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra")
-TARGETS: Final = {
-    "libsimxen.so": (
-        ("shim.c", "evtchn.c", "pages.c", "domains.c", "preload.c", "guest.c", "state.c"),
-        ("-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-soname,libsimxen.so"),
-        ("-ldl",),
-    ),
-    "simguest": (("simguest.c", "guest.c", "state.c"), (), ()),
-}
-HEADERS: Final = ("simxen.h", "shim.h", "xen.h")
 SONAMES: Final = (
     "libxenevtchn.so.1",
     "libxengnttab.so.1",
@@ -30,6 +20,24 @@ SONAMES: Final = (
     "libxenctrl.so.4.17",
     "libxenmanage.so.1",
 )
+TARGETS: Final = {
+    "libsimxen.so": (
+        ("shim.c", "evtchn.c", "pages.c", "domains.c", "preload.c", "guest.c", "state.c"),
+        ("-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-soname,libsimxen.so"),
+        ("-ldl",),
+    ),
+    "simguest": (("simguest.c", "guest.c", "state.c"), (), ()),
+    # Not links: those would be copies in a wheel, and each copy loaded would be a library of its own.
+    **{
+        f"stub/{soname}": (
+            (),
+            ("-shared", f"-Wl,-soname,{soname}", "-Wl,--no-as-needed", "-Wl,-rpath,$ORIGIN/.."),
+            ("-l:libsimxen.so",),
+        )
+        for soname in SONAMES
+    },
+}
+HEADERS: Final = ("simxen.h", "shim.h", "xen.h")
 
 
 def build(outdir: Path | None = None, cc: str | None = None) -> Path:
@@ -44,24 +52,22 @@ def build(outdir: Path | None = None, cc: str | None = None) -> Path:
     compiler = shlex.split(cc or os.environ.get("CC") or "cc")
     for name, (sources, before, after) in TARGETS.items():
         target = out / name
+        target.parent.mkdir(exist_ok=True)
         inputs = [HERE / source for source in sources]
-        if target.exists() and all(
-            path.stat().st_mtime <= target.stat().st_mtime
-            for path in [*inputs, *(HERE / header for header in HEADERS), Path(__file__)]
+        if (
+            target.exists()
+            and not target.is_symlink()  # as stub/ had them once
+            and all(
+                path.stat().st_mtime <= target.stat().st_mtime
+                for path in [*inputs, *(HERE / header for header in HEADERS), Path(__file__)]
+            )
         ):
             continue
         with tempfile.TemporaryDirectory(dir=out, prefix=".build.") as scratch:
-            made = Path(scratch) / name
-            subprocess.run([*compiler, *FLAGS, *before, "-o", str(made), *map(str, inputs), *after], check=True)
+            made = Path(scratch) / target.name
+            command = [*compiler, *FLAGS, *before, "-o", str(made), *map(str, inputs), f"-L{out}", *after]
+            subprocess.run(command, check=True)
             made.replace(target)
-    stub = out / "stub"
-    stub.mkdir(exist_ok=True)
-    for soname in SONAMES:
-        link = stub / soname
-        if not link.exists():
-            link.unlink(missing_ok=True)
-            with contextlib.suppress(FileExistsError):  # somebody else's build was first
-                link.symlink_to(Path("..") / "libsimxen.so")
     return out
 
 
