@@ -94,13 +94,18 @@ class Host:
     # -- life ---------------------------------------------------------------------------------
 
     def start(self, timeout_s: float = 10) -> Self:
-        """Start the daemon and return when it answers.  HostError: it does not, within `timeout_s`."""
+        """Start the daemon and return when it answers.
+
+        HostError: it does not, within `timeout_s`, or another one has its socket.
+        """
         if self._process is not None:
             raise HostError(f"{self.kind}: runs already, as {self._process.pid}")
         if reason := available(self.kind):
             raise HostError(f"{self.kind}: {reason}")
         if len(os.fsencode(self.socket)) > 107:
             raise HostError(f"{self.socket}: too long for the name of a socket")
+        if _is_served(self.socket):
+            raise HostError(f"{self.socket}: somebody listens there")
         for folder in (self.rundir / "log", self.rundir / "run-xen"):
             folder.mkdir(parents=True, exist_ok=True)
         self.socket.unlink(missing_ok=True)  # a dead daemon's
@@ -252,6 +257,19 @@ class Host:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
+
+
+def _is_served(path: Path) -> bool:
+    """Whether a process listens there, be it too busy to answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(1)
+        try:
+            client.connect(str(path))
+        except (BlockingIOError, TimeoutError):  # its queue is full
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def _with_us() -> list[str]:

@@ -112,6 +112,18 @@ def test_a_second_daemon_takes_over_the_hypervisor(kind: Kind, start: Starter) -
     assert ", 0 failures" in simguest(host, "-n", "3")
 
 
+def test_a_socket_that_is_served_is_left_alone(kind: Kind, start: Starter) -> None:
+    first = start(kind)
+    second = Host(kind, first.folder)
+    with pytest.raises(HostError, match="somebody listens there"):
+        second.start()
+    assert ", 0 failures" in simguest(first, "-n", "2")
+    assert first.kill() == -signal.SIGKILL
+    assert first.socket.exists(), "nobody's"
+    with second:
+        assert ", 0 failures" in simguest(second, "-n", "2")
+
+
 def test_steady_traffic_ends_with_clean_leaves(kind: Kind, start: Starter) -> None:
     host = start(kind)
     command = [str(simxen.SIMGUEST), "--traffic", "0", "--report", "0.2", "-n", "4", "--via", VIA[kind]]
