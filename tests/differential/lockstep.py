@@ -633,4 +633,3 @@ def _until_gone(peer: Peer, domid: int) -> None:
         if time.monotonic() > deadline:
             raise Crash(f"domain {domid} is gone, but stays introduced")
         time.sleep(0.002)
-

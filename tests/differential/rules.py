@@ -318,7 +318,6 @@ FASTXS_C: Final = Rules(
 )
 
 
-
 def quota_memory(step: Step, ours: Said, theirs: Said, story: Story) -> bool:
     """Alike but for the number of bytes."""
     memory = re.compile(rb"\nmemory +: +[0-9]+")
@@ -372,10 +371,10 @@ def ox_plain(step: Step, story: Story) -> str | None:
     if step.op in (Op.TRANSACTION_START, Op.TRANSACTION_END):
         live = step.tx < 0 or step.op == Op.TRANSACTION_START
         return None if live and step.payload in (b"\0", b"T\0", b"F\0") else ""
-    plain = {
+    plain = step.op in Op._value2member_map_ and {
         Op.WRITE: len(step.payload) < 1000,
         Op.SET_PERMS: words[1:2] == [b"n0"] and all(re.match(rb"[nrwb][0-4]\Z", word) for word in words[1:]),
-    }.get(Op(step.op), _OX_STRINGS.get(Op(step.op)) == len(words)) if step.op in Op._value2member_map_ else False
+    }.get(Op(step.op), _OX_STRINGS.get(Op(step.op)) == len(words))
     return None if plain and step.tx <= 0 and _OX_PATH.match(step.payload) else ""
 
 
