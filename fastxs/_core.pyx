@@ -4,7 +4,6 @@ Owns a Store and drives turns on it; translates between Python and the rooms bel
 The types are in `_core.pyi`.
 """
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
-from cpython.ref cimport Py_INCREF
 from libc.errno cimport EINVAL, EIO, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -14,17 +13,15 @@ from posix.unistd cimport close
 from collections import namedtuple
 from importlib import import_module
 
-from fastxs.core cimport model
 from fastxs.core.check cimport check_store, memory_of
 from fastxs.core.connection cimport conn_close, conn_new, mark_ready, ring_attach
-from fastxs.core.domains cimport conn_reset, domain_exists, domain_know, domain_remove, domains_free, domains_init
+from fastxs.core.domains cimport domain_know, domain_remove, domains_free, domains_init
 from fastxs.core.heap cimport buf_add, buf_free, heap_free, table_free, table_init
-from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, CONN_MORE, CONN_READY, COUNTERS, DOMIDS, KIND_MEMORY,
-                                KIND_RING, KIND_SOCKET, OPS, Q_SOFT_MEMORY, QUOTAS, SAYS, Buf, Conn, Domain, Store, layout)
+from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_MEMORY, KIND_RING, KIND_SOCKET, OPS,
+                                QUOTAS, Buf, Conn, Domain, Store, layout)
 from fastxs.core.outbox cimport out_refill, waiting
 from fastxs.core.quota cimport quota_find, quota_of
 from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL, trace_flush
-from fastxs.core.transactions cimport txs_drop
 from fastxs.core.tree cimport stir, tree_free, tree_init
 from fastxs.core.turn cimport plane_add, plane_border, plane_close, plane_listen, plane_open, plane_run, now, turn
 from fastxs.core.watches cimport watches_init
@@ -337,7 +334,8 @@ cdef class Engine:
             if c != NULL:
                 found.append({
                     "id": c.serial, "kind": CONN_KINDS[c.kind], "domid": c.domid, "fd": c.fd, "watches": c.watches,
-                    "transactions": c.txs, "out_bytes": waiting(c), "pending": c.pending, "in_bytes": c.inp.len - c.inp.pos,
+                    "transactions": c.txs, "out_bytes": waiting(c), "pending": c.pending,
+                    "in_bytes": c.inp.len - c.inp.pos,
                     "requests": c.requests, "ignored": int(c.flags & CONN_IGNORED != 0),
                 })
         return found

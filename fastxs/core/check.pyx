@@ -6,8 +6,8 @@ check, tests and reports.  Changes nothing but giving back what left the tree.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastxs.core.heap cimport at, slot
-from fastxs.core.model cimport (CHUNK_SHIFT, DOMIDS, HEAP_CLASSES, Q_MEMORY, Q_NODES, Q_TRANSACTIONS, Q_WATCHES,
-                                Conn, Domain, Item, Kids, Node, Perms, Store, Table, Tx, View, WNode, Watch, handle, layout)
+from fastxs.core.model cimport (CHUNK_SHIFT, DOMIDS, Q_MEMORY, Q_NODES, Q_TRANSACTIONS, Q_WATCHES, Conn, Domain, Item,
+                                Kids, Node, Store, Table, Tx, View, WNode, Watch, handle, layout)
 from fastxs.core.perms cimport owner_of
 from fastxs.core.tree cimport kids_of, node_at, node_bytes, reclaim, tree_child
 

@@ -4,13 +4,13 @@ Owns the table of connections, their descriptors and buffers, and the difference
 ring and a peer in memory: how bytes come (`conn_read`), how they go (`conn_write`), and what happens
 to a peer that breaks the protocol (`conn_refuse`).  Refuses to know what the bytes mean.
 """
-from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOMEM, errno
+from libc.errno cimport EAGAIN, EINTR, ENOMEM, errno
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memmove, strlen
+from libc.string cimport memmove, strlen
 from posix.unistd cimport close
 
-from fastxs.core.heap cimport buf_free, buf_room
+from fastxs.core.heap cimport buf_free
 from fastxs.core.model cimport (C_BYTES_IN, C_BYTES_OUT, C_CLOSED, CONN_DEAD, CONN_EOF, CONN_FULL, CONN_HUP,
                                 CONN_IGNORED, CONN_MORE, CONN_READY, KIND_MEMORY, KIND_RING, KIND_SOCKET, SAY_PROTOCOL,
                                 Conn, Domain, Store, layout)

@@ -12,8 +12,8 @@ from libc.string cimport memcpy, memset
 
 from fastxs.core.heap cimport at
 from fastxs.core.connection cimport conn_close, conn_new, ring_attach, ring_detach
-from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, KIND_MEMORY, KIND_RING, QUOTAS, Ace, Buf, Conn, DomState, Domain,
-                                Perms, Store, handle, layout)
+from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, KIND_RING, Ace, Conn, DomState, Domain, Perms, Store,
+                                handle, layout)
 from fastxs.core.outbox cimport mark_dirty
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_forget, perms_intern
 from fastxs.core.transactions cimport txs_drop
@@ -175,7 +175,7 @@ cdef int in_tree_order(const void *a, const void *b, void *store) noexcept nogil
 
 
 cdef void drop_nodes(Store *s, Domain *d) noexcept nogil:
-    """Its nodes go, each with all below it (XSA-419); `/` and the specials cannot go and fall to the privileged domain."""
+    """Its nodes go, each with all below it (XSA-419); `/` and the specials fall to the privileged domain instead."""
     cdef handle h, up, top, following
     cdef uint32_t count = 0, i
     cdef handle *tops

@@ -34,7 +34,7 @@ cdef struct Heap:
     uint32_t chunks
     uint32_t top                # next free unit of the last chunk
     handle free[HEAP_CLASSES]   # free lists, the next handle in each item's first word
-    uint64_t used[HEAP_CLASSES] # items handed out
+    uint64_t used[HEAP_CLASSES]  # items handed out
     uint64_t used_bytes
 
 cdef struct Item:               # how a struct in a table begins
@@ -376,7 +376,7 @@ cdef struct Border:
     int virq_port               # the local port of VIRQ_DOM_EXC
     # All return 0 or a positive errno unless said otherwise.
     int (*exists)(void *self, uint32_t domid, DomState *state) noexcept nogil
-    int (*own_ring)(void *self, char **page, uint32_t *port) noexcept nogil # the ring of dom0's kernel
+    int (*own_ring)(void *self, char **page, uint32_t *port) noexcept nogil  # the ring of dom0's kernel
     int (*map_ring)(void *self, uint32_t domid, char **page) noexcept nogil
     void (*unmap_ring)(void *self, uint32_t domid, char *page) noexcept nogil
     int (*bind)(void *self, uint32_t domid, uint32_t remote, uint32_t *port) noexcept nogil
@@ -502,6 +502,7 @@ cdef struct Store:
     uint32_t step_cap
     bint quiet                  # a commit applies its log: changes fire nothing
     bint replaying              # a transaction's log is done again: nothing is logged
+    const char *spoiled         # the path whose answer differed in the last replay; in that transaction's log
     uint64_t now_ns             # read once a turn
     uint64_t counter[COUNTERS]
     uint64_t op[OPS]
@@ -518,5 +519,6 @@ cdef struct Store:
 
 cdef inline uint64_t layout() noexcept nogil:
     """Differs when a struct does: rooms that were built from other sources are told by it (see `_core`)."""
-    return (((((<uint64_t>sizeof(Store) * 1009 + sizeof(Conn)) * 1009 + sizeof(Domain)) * 1009 + sizeof(View)) * 1009
-             + sizeof(Node) + sizeof(TNode)) * 1009 + sizeof(Watch) + sizeof(WNode) + sizeof(Held)) * 1009 + sizeof(Border)
+    return ((((((<uint64_t>sizeof(Store) * 1009 + sizeof(Conn)) * 1009 + sizeof(Domain)) * 1009 + sizeof(View)) * 1009
+             + sizeof(Node) + sizeof(TNode)) * 1009 + sizeof(Watch) + sizeof(WNode) + sizeof(Held)) * 1009
+            + sizeof(Border))

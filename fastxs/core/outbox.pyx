@@ -12,9 +12,9 @@ from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
 from fastxs.core.heap cimport at, bucket, buf_room, fx_hash, give, table_add, table_drop, take
-from fastxs.core.model cimport (C_EVENTS, C_EVENTS_COLLAPSED, C_EVENTS_DROPPED, C_REPLIES, CONN_DEAD, CONN_DIRTY, HEADER,
-                                PAYLOAD_MAX, SAY_COLLAPSE, WATCH_COLLAPSED, WATCH_RELATIVE, Conn, Event, Store, Watch,
-                                WNode, handle, layout)
+from fastxs.core.model cimport (CONN_DEAD, CONN_DIRTY, C_EVENTS, C_EVENTS_COLLAPSED, C_EVENTS_DROPPED, C_REPLIES,
+                                HEADER, PAYLOAD_MAX, SAY_COLLAPSE, WATCH_COLLAPSED, WATCH_RELATIVE, Conn, Event, Store,
+                                WNode, Watch, handle, layout)
 from fastxs.core.paths cimport path_base
 from fastxs.core.quota cimport say
 from fastxs.core.trace cimport trace_message

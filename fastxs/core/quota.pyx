@@ -65,24 +65,24 @@ cdef void account(Store *s, Domain *d, uint32_t item, int64_t change) noexcept n
 
 cdef void say(Store *s, uint32_t kind, Domain *d, uint32_t conn, const char *what, uint32_t n,
               int error) noexcept nogil:
-    """Keep a line for the log: one of a kind and domain in ten seconds, the others are counted."""
+    """Keep a line for the log: one of a kind and domain in ten seconds, the others are counted.
+
+    NULL stands for the store's own domain, as sockets do.
+    """
     cdef Say *line
-    if d != NULL:
-        d.unsaid[kind] += 1
-        if d.said_ns[kind] and s.now_ns - d.said_ns[kind] < <uint64_t>SAY_EVERY_S * 1000000000:
-            return
-    if s.says == 32:
+    if d == NULL:
+        d = s.domain[s.store_domid]
+    d.unsaid[kind] += 1
+    if s.says == 32 or (d.said_ns[kind] and s.now_ns - d.said_ns[kind] < <uint64_t>SAY_EVERY_S * 1000000000):
         return
     line = &s.say[s.says]
     s.says += 1
     line.kind = kind
-    line.domid = d.domid if d != NULL else s.store_domid
+    line.domid = d.domid
     line.conn = conn
     line.error = <uint32_t>error
-    line.count = 1
     line.what_len = n if n < 255 else 255
     memcpy(line.what, what, line.what_len)
-    if d != NULL:
-        line.count = d.unsaid[kind]
-        d.unsaid[kind] = 0
-        d.said_ns[kind] = s.now_ns
+    line.count = d.unsaid[kind]
+    d.unsaid[kind] = 0
+    d.said_ns[kind] = s.now_ns

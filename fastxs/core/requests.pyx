@@ -12,24 +12,23 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, strtol, strtoul
 from libc.string cimport memchr, memcpy, memset, strlen
 
-from fastxs.core.domains cimport domain_exists, domain_introduce, domain_know, domain_remove
+from fastxs.core.domains cimport domain_introduce, domain_know, domain_remove
 from fastxs.core.heap cimport at, buf_add, buf_room, fx_hash
-from fastxs.core.model cimport (ACE_STALE, C_COMMITS, C_CONFLICTS, C_ERRORS, C_REPLAYS, C_REPLIES, C_REQUESTS,
-                                DOMID_ANY, DOMID_SELF, DOMIDS, OPS, PAYLOAD_MAX, Q_MEMORY, Q_NODE_SIZE, Q_NODES,
-                                Q_PATH, Q_PERMS, Q_SOFT_MEMORY, Q_TRANSACTIONS, Q_WATCHES, QUOTAS, RIGHT_OWNER,
-                                RIGHT_READ, RIGHT_WRITE, SAY_CONFLICT, SAY_PERMISSION, SAY_QUOTA, TX_DOOMED,
-                                TX_FAILED, TX_STALE, VIEW_KEEP, VIEW_LOST, Ace, Buf, Conn, Cursor, DomState,
-                                Domain, Kids, LogEntry, Node, Perms, Store, Tx, View, handle, layout)
+from fastxs.core.model cimport (ACE_STALE, C_COMMITS, C_CONFLICTS, C_ERRORS, C_REPLAYS, C_REQUESTS, DOMIDS, DOMID_ANY,
+                                DOMID_SELF, OPS, PAYLOAD_MAX, QUOTAS, Q_MEMORY, Q_NODES, Q_NODE_SIZE, Q_PATH, Q_PERMS,
+                                Q_TRANSACTIONS, Q_WATCHES, RIGHT_OWNER, RIGHT_READ, RIGHT_WRITE, SAY_CONFLICT,
+                                SAY_PERMISSION, SAY_QUOTA, TX_DOOMED, TX_FAILED, TX_STALE, VIEW_KEEP, VIEW_LOST, Ace,
+                                Conn, Cursor, Domain, Kids, LogEntry, Node, Perms, Store, Tx, View, handle, layout)
 from fastxs.core.outbox cimport out_event, out_message
 from fastxs.core.paths cimport Path, component_end, path_base, path_home_len, path_is_legal
 from fastxs.core.perms cimport (aces, conn_rights, owner_of, perm_format, perm_parse, perms_drop, perms_hold,
                                 perms_intern)
 from fastxs.core.quota cimport quota_allows, quota_find, quota_fits, quota_of, say
 from fastxs.core.trace cimport trace_message
-from fastxs.core.transactions cimport (Spot, tx_end, tx_find, tx_log, tx_new, txs_drop, view_touches, view_above_perms, view_count,
+from fastxs.core.transactions cimport (Spot, tx_end, tx_find, tx_log, tx_new, txs_drop, view_above_perms, view_count,
                                        view_create, view_find, view_fire, view_free, view_generation, view_list,
-                                       view_list_size, view_logged, view_moved, view_new, view_perms, view_remove, view_see_above,
-                                       view_set_perms, view_set_value, view_value)
+                                       view_list_size, view_logged, view_moved, view_new, view_perms, view_remove,
+                                       view_see_above, view_set_perms, view_set_value, view_touches, view_value)
 from fastxs.core.tree cimport kids_of, node_at, reclaim, snapshot_close, stir
 from fastxs.core.watches cimport fire, fire_removed, watch_add, watch_remove, watch_there, watches_drop
 from fastxs.core.wire cimport *
@@ -582,9 +581,9 @@ cdef int do_watch(Store *s, Req *r) noexcept nogil:
     if limited(s, r):
         if not quota_allows(s, r.conn.domain, Q_WATCHES, 1):
             # An equal watch is told so first.
-            error = EEXIST if watch_there(s, r.conn, path.p, path.len, part[1],
-                                         <uint32_t>strlen(part[1])) else over(s, r, Q_WATCHES, ENOSPC)
-            return error
+            if watch_there(s, r.conn, path.p, path.len, part[1], <uint32_t>strlen(part[1])):
+                return EEXIST
+            return over(s, r, Q_WATCHES, ENOSPC)
         if not memory_allows(s, r, 128 + <int64_t>path.len + <int64_t>strlen(part[1])):
             return over(s, r, Q_MEMORY, ENOMEM)
     error = watch_add(s, r.conn, path.p, path.len, part[1], <uint32_t>strlen(part[1]), <int>depth, path.relative,
@@ -652,6 +651,8 @@ cdef int replay(Store *s, Tx *tx) noexcept nogil:
         if not error and not TABLE[e.op].flags & FLAG_WRITE and r.t:
             view_logged(s, new, r.t, e.op)
         i += <uint32_t>sizeof(LogEntry) + ((e.len + 7) & ~7)
+        if error:
+            s.spoiled = r.data                  # every logged payload begins with a path and a NUL
     s.replaying = False
     if error:
         view_free(s, new)
@@ -767,17 +768,22 @@ cdef int do_transaction_start(Store *s, Req *r) noexcept nogil:
 
 cdef int do_transaction_end(Store *s, Req *r) noexcept nogil:
     cdef Tx *tx = r.tx
+    cdef const char *word
     cdef int error = 0
     if not one_string(r) or r.len != 2 or (r.data[0] != c'T' and r.data[0] != c'F'):
         return EINVAL                           # it stays open
     if tx == NULL:
         return ENOENT
+    s.spoiled = NULL
     if r.data[0] == c'T':
         error = commit(s, tx)
         if error == EAGAIN:
             s.counter[C_CONFLICTS] += 1
             r.conn.eagains += 1
-            say(s, SAY_CONFLICT, r.conn.domain, r.conn.serial, b"transaction", 11, EAGAIN)
+            word = b"lost snapshot"
+            if s.spoiled != NULL:
+                word = s.spoiled
+            say(s, SAY_CONFLICT, r.conn.domain, r.conn.serial, word, <uint32_t>strlen(word), EAGAIN)
         elif not error:
             r.conn.eagains = 0
     r.tx = NULL

@@ -21,7 +21,8 @@ cdef enum:
     LINE = 160                  # longest line without its payload
 
 
-cdef void trace_message(Store *s, const char *way, Conn *conn, uint32_t type, const char *data, uint32_t n) noexcept nogil:
+cdef void trace_message(Store *s, const char *way, Conn *conn, uint32_t type, const char *data,
+                        uint32_t n) noexcept nogil:
     cdef char[32] when
     cdef tm parts
     cdef time_t now

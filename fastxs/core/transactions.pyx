@@ -17,10 +17,11 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 
-from fastxs.core.heap cimport at, bucket, buf_add, buf_free, buf_room, fx_fold, fx_hash, give, table_add, table_drop, take
-from fastxs.core.model cimport (DOMIDS, NONE32, Q_MEMORY, Q_TRANSACTIONS, Q_TX_NODES, T_BORN, T_CUT, T_EXACT, T_EXISTS,
-                                T_FIRE, T_SEEN, T_WRITTEN, VIEW_KEEP, VIEW_LOST, Ace, Buf, Conn, Count, Domain,
-                                LogEntry, Perms, Store, TNode, Tx, View, handle, layout)
+from fastxs.core.heap cimport (at, bucket, buf_add, buf_free, buf_room, fx_fold, fx_hash, give, table_add, table_drop,
+                               take)
+from fastxs.core.model cimport (NONE32, Q_MEMORY, Q_TRANSACTIONS, Q_TX_NODES, T_BORN, T_CUT, T_EXACT, T_EXISTS, T_FIRE,
+                                T_SEEN, T_WRITTEN, VIEW_KEEP, VIEW_LOST, Ace, Buf, Conn, Count, Domain, LogEntry,
+                                Perms, Store, TNode, Tx, View, handle, layout)
 from fastxs.core.paths cimport component_end
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_hold, perms_intern
 from fastxs.core.quota cimport account, quota_allows, quota_fits

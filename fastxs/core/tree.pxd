@@ -71,7 +71,8 @@ cdef handle tree_find_at(Store *s, const char *p, uint32_t n, uint64_t stamp, ha
 
 # A new last child with an empty value and room for one of `room` bytes; takes over one count of `perms`.
 # 0: no memory.
-cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, handle perms, uint32_t room) noexcept nogil
+cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, handle perms,
+                        uint32_t room) noexcept nogil
 # 0 or ENOMEM.
 cdef int tree_set_value(Store *s, handle node, const char *value, uint32_t n) noexcept nogil
 # Takes over one count of `perms`.

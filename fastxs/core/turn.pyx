@@ -13,7 +13,7 @@ The set is watched by the process's loop.  While traffic is dense the Engine doe
 loop between turns but sleeps in its own set, a timer in it bounding the stay: a request then costs one
 wait, one read and one write (PERF 4a: the nested wait is 1.2 us at depth 1).
 """
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ENOMEM, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcpy, memset
@@ -23,9 +23,10 @@ from posix.unistd cimport close, read, write
 from fastxs.core.connection cimport conn_close, conn_new, conn_read, conn_refuse, conn_write, mark_ready
 from fastxs.core.domains cimport domains_check
 from fastxs.core.heap cimport buf_add, buf_free
-from fastxs.core.model cimport (C_ACCEPTED, C_TURNS, C_WAITS, CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN_GONE, CONN_HUP,
-                                CONN_IGNORED, CONN_MORE, CONN_READY, CONN_WAITS, CONN_WANTOUT, HEADER, KIND_SOCKET, PAYLOAD_MAX,
-                                PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW, WINDOWS, Conn, Store, layout)
+from fastxs.core.model cimport (CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN_GONE, CONN_HUP, CONN_IGNORED,
+                                CONN_MORE, CONN_READY, CONN_WAITS, CONN_WANTOUT, C_ACCEPTED, C_TURNS, C_WAITS, HEADER,
+                                KIND_SOCKET, PAYLOAD_MAX, PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW, WINDOWS, Conn,
+                                Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_is_full
 from fastxs.core.quota cimport say
 from fastxs.core.requests cimport must_wait, serve

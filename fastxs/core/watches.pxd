@@ -7,7 +7,8 @@ cdef int watches_init(Store *s) noexcept nogil
 # 0, EEXIST or ENOMEM.  `p` is absolute or a special; *made is the new watch.
 cdef int watch_add(Store *s, Conn *conn, const char *p, uint32_t n, const char *token, uint32_t token_len, int depth,
                    bint relative, handle *made) noexcept nogil
-cdef bint watch_there(Store *s, Conn *conn, const char *p, uint32_t n, const char *token, uint32_t token_len) noexcept nogil
+cdef bint watch_there(Store *s, Conn *conn, const char *p, uint32_t n, const char *token,
+                      uint32_t token_len) noexcept nogil
 # 0 or ENOENT.
 cdef int watch_remove(Store *s, Conn *conn, const char *p, uint32_t n, const char *token,
                       uint32_t token_len) noexcept nogil

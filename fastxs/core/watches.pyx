@@ -240,7 +240,8 @@ cdef void watch_drop(Store *s, handle h) noexcept nogil:
     wprune(s, wnode)
 
 
-cdef bint watch_there(Store *s, Conn *conn, const char *p, uint32_t n, const char *token, uint32_t token_len) noexcept nogil:
+cdef bint watch_there(Store *s, Conn *conn, const char *p, uint32_t n, const char *token,
+                      uint32_t token_len) noexcept nogil:
     cdef handle wnode = wfind(s, p, n, False)
     return wnode != 0 and watch_find(s, conn, wnode, token, token_len) != 0
 

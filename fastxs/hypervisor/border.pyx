@@ -9,7 +9,7 @@ to know rings' contents and domains' meaning.
     libxenctrl.so.4.N, newest first                 else: xc_domain_getinfolist, of which only the first
                                                     two fields are read (domid, flags), alike in all versions
 """
-from libc.errno cimport EINTR, EINVAL, ENOENT, ENOMEM, ESRCH, errno
+from libc.errno cimport EINVAL, ESRCH, errno
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset, strerror
@@ -87,21 +87,21 @@ class HypervisorError(OSError):
 
 cdef int b_exists(void *self, uint32_t domid, DomState *state) noexcept nogil:
     """0 and what is known, or ESRCH."""
-    cdef Libs *l = <Libs *>self
+    cdef Libs *libs = <Libs *>self
     cdef unsigned bits = 0, caps = 0
     cdef uint64_t unique_id = 0
     cdef char[INFO_BYTES] info
     cdef Record *r = <Record *>info
     state.domid = domid
     state.state = 0
-    if l.manage != NULL:
-        if l.manage_info(l.manage, domid, &bits, &caps, &unique_id) < 0:
+    if libs.manage != NULL:
+        if libs.manage_info(libs.manage, domid, &bits, &caps, &unique_id) < 0:
             return ESRCH
         state.state = bits
         state.unique_id = unique_id
         return 0
     memset(info, 0, sizeof(Record))
-    if l.xc_list(l.xc, domid, 1, info) != 1 or r.domid != domid:
+    if libs.xc_list(libs.xc, domid, 1, info) != 1 or r.domid != domid:
         return ESRCH
     state.state = STATE_EXISTS | (STATE_SHUTDOWN if r.flags & FLAG_SHUTDOWN else 0) \
         | (STATE_DYING if r.flags & FLAG_DYING else 0)
@@ -109,12 +109,12 @@ cdef int b_exists(void *self, uint32_t domid, DomState *state) noexcept nogil:
 
 
 cdef int b_changed(void *self, DomState *state) noexcept nogil:
-    cdef Libs *l = <Libs *>self
+    cdef Libs *libs = <Libs *>self
     cdef unsigned domid = 0, bits = 0, caps = 0
     cdef uint64_t unique_id = 0
-    if l.manage == NULL:
+    if libs.manage == NULL:
         return -1
-    if l.manage_poll(l.manage, &domid, &bits, &caps, &unique_id) < 0:
+    if libs.manage_poll(libs.manage, &domid, &bits, &caps, &unique_id) < 0:
         return 0
     state.domid = domid
     state.state = bits
@@ -124,15 +124,15 @@ cdef int b_changed(void *self, DomState *state) noexcept nogil:
 
 cdef int b_own_ring(void *self, char **page, uint32_t *port) noexcept nogil:
     """The page and the port of dom0's own kernel (SPEC 2.3)."""
-    cdef Libs *l = <Libs *>self
+    cdef Libs *libs = <Libs *>self
     cdef int fd, remote
     cdef void *p
-    if l.dom0_map != NULL:
-        p = l.dom0_map()
+    if libs.dom0_map != NULL:
+        p = libs.dom0_map()
         if p == NULL:
             return errno
-        l.dom0_page = page[0] = <char *>p
-        port[0] = l.dom0_port()
+        libs.dom0_page = page[0] = <char *>p
+        port[0] = libs.dom0_port()
         return 0
     fd = c_open("/dev/xen/xenbus_backend", O_RDWR | O_CLOEXEC)
     if fd < 0:
@@ -144,14 +144,14 @@ cdef int b_own_ring(void *self, char **page, uint32_t *port) noexcept nogil:
         close(fd)
         return remote
     close(fd)
-    l.dom0_page = page[0] = <char *>p
+    libs.dom0_page = page[0] = <char *>p
     port[0] = <uint32_t>remote
     return 0
 
 
 cdef int b_map_ring(void *self, uint32_t domid, char **page) noexcept nogil:
-    cdef Libs *l = <Libs *>self
-    cdef void *p = l.gnttab_map(l.gnttab, domid, GRANT_XENSTORE, PROT_READ | PROT_WRITE)
+    cdef Libs *libs = <Libs *>self
+    cdef void *p = libs.gnttab_map(libs.gnttab, domid, GRANT_XENSTORE, PROT_READ | PROT_WRITE)
     if p == NULL:
         return errno if errno else EINVAL
     page[0] = <char *>p
@@ -159,16 +159,16 @@ cdef int b_map_ring(void *self, uint32_t domid, char **page) noexcept nogil:
 
 
 cdef void b_unmap_ring(void *self, uint32_t domid, char *page) noexcept nogil:
-    cdef Libs *l = <Libs *>self
-    if page == l.dom0_page:
+    cdef Libs *libs = <Libs *>self
+    if page == libs.dom0_page:
         munmap(page, 4096)
     else:
-        l.gnttab_unmap(l.gnttab, page, 1)
+        libs.gnttab_unmap(libs.gnttab, page, 1)
 
 
 cdef int b_bind(void *self, uint32_t domid, uint32_t remote, uint32_t *port) noexcept nogil:
-    cdef Libs *l = <Libs *>self
-    cdef int local = l.evtchn_bind(l.evtchn, domid, remote)
+    cdef Libs *libs = <Libs *>self
+    cdef int local = libs.evtchn_bind(libs.evtchn, domid, remote)
     if local < 0:
         return errno if errno else EINVAL
     port[0] = <uint32_t>local
@@ -191,11 +191,11 @@ cdef int b_pending(void *self, uint32_t *ports, int room) noexcept nogil:
 
 cdef void b_unmask(void *self, const uint32_t *ports, int count) noexcept nogil:
     """One write to the device unmasks them all (SPEC 2.5); simxen has a call for it."""
-    cdef Libs *l = <Libs *>self
-    if l.unmask_many != NULL:
-        l.unmask_many(l.evtchn, ports, <unsigned>count)
+    cdef Libs *libs = <Libs *>self
+    if libs.unmask_many != NULL:
+        libs.unmask_many(libs.evtchn, ports, <unsigned>count)
     else:
-        write(l.fd, ports, <size_t>count * sizeof(uint32_t))
+        write(libs.fd, ports, <size_t>count * sizeof(uint32_t))
 
 
 # ---- loading ----------------------------------------------------------------------------------------------
@@ -215,32 +215,32 @@ cdef void *symbol(void *lib, bytes name) except NULL:
 cdef class Hypervisor(Border):
     """The hypervisor, opened.  `Hypervisor.load()` makes one; an Engine takes it as its `border`."""
 
-    cdef Libs *l                # owned
+    cdef Libs *libs                # owned
     cdef str states             # which library tells domains' states
     cdef bint sim
 
     def __cinit__(self):
-        self.l = <Libs *>calloc(1, sizeof(Libs))
-        if self.l == NULL:
+        self.libs = <Libs *>calloc(1, sizeof(Libs))
+        if self.libs == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         self.shut()
-        free(self.l)
+        free(self.libs)
 
     cdef void shut(self) noexcept:
-        cdef Libs *l = self.l
-        if l == NULL:
+        cdef Libs *libs = self.libs
+        if libs == NULL:
             return
-        if l.manage != NULL:
-            l.manage_close(l.manage)
-        if l.xc != NULL:
-            l.xc_close(l.xc)
-        if l.gnttab != NULL:
-            l.gnttab_close(l.gnttab)
-        if l.evtchn != NULL:
-            l.evtchn_close(l.evtchn)
-        memset(l, 0, sizeof(Libs))
+        if libs.manage != NULL:
+            libs.manage_close(libs.manage)
+        if libs.xc != NULL:
+            libs.xc_close(libs.xc)
+        if libs.gnttab != NULL:
+            libs.gnttab_close(libs.gnttab)
+        if libs.evtchn != NULL:
+            libs.evtchn_close(libs.evtchn)
+        memset(libs, 0, sizeof(Libs))
 
     def close(self):
         """Every bound port and mapped page ends here.  Close the Engine first.  Idempotent."""
@@ -282,38 +282,39 @@ cdef class Hypervisor(Border):
         return 0
 
     cdef int bind_calls(self, void *evtchn, void *gnttab) except -1:
-        cdef Libs *l = self.l
-        l.evtchn_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(evtchn, b"xenevtchn_open")
-        l.evtchn_close = <int (*)(void *) noexcept nogil>symbol(evtchn, b"xenevtchn_close")
-        l.evtchn_fd = <int (*)(void *) noexcept nogil>symbol(evtchn, b"xenevtchn_fd")
-        l.evtchn_bind = <int (*)(void *, uint32_t, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_bind_interdomain")
-        l.evtchn_virq = <int (*)(void *, unsigned) noexcept nogil>symbol(evtchn, b"xenevtchn_bind_virq")
-        l.evtchn_unbind = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_unbind")
-        l.evtchn_notify = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_notify")
-        l.evtchn_unmask = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_unmask")
-        l.gnttab_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(gnttab, b"xengnttab_open")
-        l.gnttab_close = <int (*)(void *) noexcept nogil>symbol(gnttab, b"xengnttab_close")
-        l.gnttab_map = <void *(*)(void *, uint32_t, uint32_t, int) noexcept nogil>symbol(
+        cdef Libs *libs = self.libs
+        libs.evtchn_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(evtchn, b"xenevtchn_open")
+        libs.evtchn_close = <int (*)(void *) noexcept nogil>symbol(evtchn, b"xenevtchn_close")
+        libs.evtchn_fd = <int (*)(void *) noexcept nogil>symbol(evtchn, b"xenevtchn_fd")
+        libs.evtchn_bind = <int (*)(void *, uint32_t, uint32_t) noexcept nogil>symbol(
+            evtchn, b"xenevtchn_bind_interdomain")
+        libs.evtchn_virq = <int (*)(void *, unsigned) noexcept nogil>symbol(evtchn, b"xenevtchn_bind_virq")
+        libs.evtchn_unbind = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_unbind")
+        libs.evtchn_notify = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_notify")
+        libs.evtchn_unmask = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_unmask")
+        libs.gnttab_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(gnttab, b"xengnttab_open")
+        libs.gnttab_close = <int (*)(void *) noexcept nogil>symbol(gnttab, b"xengnttab_close")
+        libs.gnttab_map = <void *(*)(void *, uint32_t, uint32_t, int) noexcept nogil>symbol(
             gnttab, b"xengnttab_map_grant_ref")
-        l.gnttab_unmap = <int (*)(void *, void *, uint32_t) noexcept nogil>symbol(gnttab, b"xengnttab_unmap")
-        l.unmask_many = <int (*)(void *, const uint32_t *, unsigned) noexcept nogil>dlsym(
+        libs.gnttab_unmap = <int (*)(void *, void *, uint32_t) noexcept nogil>symbol(gnttab, b"xengnttab_unmap")
+        libs.unmask_many = <int (*)(void *, const uint32_t *, unsigned) noexcept nogil>dlsym(
             evtchn, b"simxen_unmask_many")
-        l.dom0_map = <void *(*)() noexcept nogil>dlsym(evtchn, b"simxen_dom0_map")
-        l.dom0_port = <uint32_t (*)() noexcept nogil>dlsym(evtchn, b"simxen_dom0_port")
+        libs.dom0_map = <void *(*)() noexcept nogil>dlsym(evtchn, b"simxen_dom0_map")
+        libs.dom0_port = <uint32_t (*)() noexcept nogil>dlsym(evtchn, b"simxen_dom0_port")
         return 0
 
     cdef int bind_states(self, void *sim) except -1:
         """libxenmanage where there is one, else libxenctrl, the newest that is found."""
-        cdef Libs *l = self.l
+        cdef Libs *libs = self.libs
         cdef void *lib = sim if sim != NULL else library(b"libxenmanage.so.1")
         cdef int minor
         if lib != NULL:
             self.states = "libxenmanage.so.1"
-            l.manage_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(lib, b"xenmanage_open")
-            l.manage_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xenmanage_close")
-            l.manage_info = <int (*)(void *, unsigned, unsigned *, unsigned *, uint64_t *) noexcept nogil>symbol(
+            libs.manage_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(lib, b"xenmanage_open")
+            libs.manage_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xenmanage_close")
+            libs.manage_info = <int (*)(void *, unsigned, unsigned *, unsigned *, uint64_t *) noexcept nogil>symbol(
                 lib, b"xenmanage_get_domain_info")
-            l.manage_poll = <int (*)(void *, unsigned *, unsigned *, unsigned *, uint64_t *) noexcept nogil>symbol(
+            libs.manage_poll = <int (*)(void *, unsigned *, unsigned *, unsigned *, uint64_t *) noexcept nogil>symbol(
                 lib, b"xenmanage_poll_changed_domain")
             return 0
         for minor in range(NEWEST, OLDEST - 1, -1):
@@ -322,37 +323,37 @@ cdef class Hypervisor(Border):
             if lib != NULL:
                 break
         if lib == NULL:
-            raise HypervisorError(f"no library tells which domains exist: tried libxenmanage.so.1 and libxenctrl.so.4.3 "
+            raise HypervisorError("no library tells which domains exist: tried libxenmanage.so.1 and libxenctrl.so.4.3 "
                                   f"to 4.{NEWEST}; install the Xen libraries, or use --sim")
-        l.xc_open = <void *(*)(void *, void *, unsigned) noexcept nogil>symbol(lib, b"xc_interface_open")
-        l.xc_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xc_interface_close")
-        l.xc_list = <int (*)(void *, uint32_t, unsigned, void *) noexcept nogil>symbol(lib, b"xc_domain_getinfolist")
+        libs.xc_open = <void *(*)(void *, void *, unsigned) noexcept nogil>symbol(lib, b"xc_interface_open")
+        libs.xc_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xc_interface_close")
+        libs.xc_list = <int (*)(void *, uint32_t, unsigned, void *) noexcept nogil>symbol(lib, b"xc_domain_getinfolist")
         return 0
 
     cdef int open_handles(self) except -1:
-        cdef Libs *l = self.l
+        cdef Libs *libs = self.libs
         cdef int virq
-        l.evtchn = l.evtchn_open(NULL, 0)
-        if l.evtchn == NULL:
+        libs.evtchn = libs.evtchn_open(NULL, 0)
+        if libs.evtchn == NULL:
             raise HypervisorError(errno, "event channels cannot be opened (is this dom0, and /dev/xen/evtchn there? "
                                          "--sim needs no Xen): " + strerror(errno).decode())
-        l.gnttab = l.gnttab_open(NULL, 0)
-        if l.gnttab == NULL:
+        libs.gnttab = libs.gnttab_open(NULL, 0)
+        if libs.gnttab == NULL:
             raise HypervisorError(errno, "grants cannot be opened (is /dev/xen/gntdev there?): "
                                   + strerror(errno).decode())
-        if l.manage_open != NULL:
-            l.manage = l.manage_open(NULL, 0)
+        if libs.manage_open != NULL:
+            libs.manage = libs.manage_open(NULL, 0)
         else:
-            l.xc = l.xc_open(NULL, NULL, 0)
-        if l.manage == NULL and l.xc == NULL:
+            libs.xc = libs.xc_open(NULL, NULL, 0)
+        if libs.manage == NULL and libs.xc == NULL:
             raise HypervisorError(errno, f"{self.states} cannot be opened: " + strerror(errno).decode())
-        virq = l.evtchn_virq(l.evtchn, VIRQ_DOM_EXC)
+        virq = libs.evtchn_virq(libs.evtchn, VIRQ_DOM_EXC)
         if virq < 0:
             raise HypervisorError(errno, "VIRQ_DOM_EXC cannot be bound (does another XenStore daemon run?): "
                                   + strerror(errno).decode())
-        l.fd = l.evtchn_fd(l.evtchn)
-        self.c.self = l
-        self.c.evtchn_fd = l.fd
+        libs.fd = libs.evtchn_fd(libs.evtchn)
+        self.c.self = libs
+        self.c.evtchn_fd = libs.fd
         self.c.virq_port = virq
         self.c.exists = b_exists
         self.c.own_ring = b_own_ring

@@ -19,7 +19,7 @@ from fastxs.hypervisor.host import BINARIES, KINDS, XEN_BIN, Host, HostError, Ki
 from fastxs.hypervisor.simxen import build
 from fastxs.hypervisor.simxen.guests import Guests
 
-VIA: dict[Kind, str] = {"fastxs": "socket", "c": "ring", "ox": "ring"}
+VIA: dict[Kind, str] = {"fastxs": "ring", "c": "ring", "ox": "ring"}
 """How guests reach each daemon; fastxs does not serve rings yet."""
 
 Starter = Callable[..., Host]
