@@ -3,6 +3,7 @@
 Owns a Store and drives turns on it; translates between Python and the rooms below, never per request.
 The types are in `_core.pyi`.
 """
+cimport cython
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.errno cimport EINVAL, EIO, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -67,6 +68,7 @@ cdef int call_control(void *engine, Conn *conn, const char *data, uint32_t n, Bu
         return (<Engine>engine).answer_control(conn, data, n, reply)
 
 
+@cython.no_gc_clear              # `border` is needed to the last: rings are unmapped through it
 cdef class Engine:
     cdef Store *s               # owned; NULL once closed
     cdef object control

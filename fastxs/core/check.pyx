@@ -6,8 +6,8 @@ check, tests and reports.  Changes nothing but giving back what left the tree.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastxs.core.heap cimport at, slot
-from fastxs.core.model cimport (CHUNK_SHIFT, DOMIDS, Q_MEMORY, Q_NODES, Q_TRANSACTIONS, Q_WATCHES, Conn, Domain, Item,
-                                Kids, Node, Store, Table, Tx, View, WNode, Watch, handle, layout)
+from fastxs.core.model cimport (CHUNK_SHIFT, DOMIDS, NODE_OUT, Q_MEMORY, Q_NODES, Q_TRANSACTIONS, Q_WATCHES, Conn,
+                                Domain, Item, Kids, Node, Perms, Store, Table, Tx, View, WNode, Watch, handle, layout)
 from fastxs.core.perms cimport owner_of
 from fastxs.core.tree cimport kids_of, node_at, node_bytes, reclaim, tree_child
 
@@ -131,8 +131,37 @@ cdef int check_watches(Store *s, list faults) except -1:
     return 0
 
 
+cdef int check_heap(Store *s, list faults, bint views) except -1:
+    """Every item is reachable; every permission list is counted by its users (views hold some of both)."""
+    cdef uint64_t expect = 4                    # the two nodes and the two watched paths that have no parent
+    cdef uint32_t b
+    cdef handle h
+    cdef dict users = {}
+    for h in (s.root, s.specials):
+        users[node_at(s, h).perms] = users.get(node_at(s, h).perms, 0) + 1
+        expect += (node_at(s, h).kids != 0) + (node_at(s, h).bits & NODE_OUT != 0)
+    for b in range(s.nodes.buckets):
+        h = slot(&s.nodes, b)[0]
+        while h:
+            users[node_at(s, h).perms] = users.get(node_at(s, h).perms, 0) + 1
+            expect += 1 + (node_at(s, h).kids != 0) + (node_at(s, h).bits & NODE_OUT != 0)
+            h = (<Item *>at(s, h)).chain
+    expect += s.perms.count + s.watches.count + s.wnodes.count + s.events.count
+    if not views and expect != s.heap.items:
+        faults.append(f"{s.heap.items} items in the heap, {expect} reachable")
+    for b in range(s.perms.buckets):
+        h = slot(&s.perms, b)[0]
+        while h:
+            refs = (<Perms *>at(s, h)).refs
+            if refs < users.get(h, 0) or (not views and refs != users.get(h, 0)):
+                faults.append(f"permissions {h}: {users.get(h, 0)} users, counted {refs}")
+            h = (<Item *>at(s, h)).chain
+    return 0
+
+
 cdef int check_store(Store *s, list faults) except -1:
     cdef uint32_t snapshots = 0, open_ = 0, i
+    cdef bint views = False
     cdef View *v
     cdef Tx *tx
     cdef dict owned = {}, bytes_ = {}
@@ -163,7 +192,9 @@ cdef int check_store(Store *s, list faults) except -1:
             tx = s.conn[i].tx
             while tx != NULL:
                 open_ += tx.view != NULL and tx.view.open
+                views |= tx.view != NULL
                 tx = tx.next
+    check_heap(s, faults, views)
     if snapshots != open_:
         faults.append(f"{snapshots} snapshots, {open_} transactions that have one")
     return 0

@@ -116,6 +116,7 @@ cdef handle take(Store *s, uint32_t size) noexcept nogil:
     h = s.heap.free[c]
     s.heap.free[c] = (<handle *>at(s, h))[0]
     s.heap.used[c] += 1
+    s.heap.items += 1
     s.heap.used_bytes += fx_class_size(c)
     return h
 
@@ -125,6 +126,7 @@ cdef void give(Store *s, handle h, uint32_t size) noexcept nogil:
     (<handle *>at(s, h))[0] = s.heap.free[c]
     s.heap.free[c] = h
     s.heap.used[c] -= 1
+    s.heap.items -= 1
     s.heap.used_bytes -= fx_class_size(c)
 
 
@@ -240,7 +242,8 @@ cdef int buf_room(Buf *b, uint32_t more) noexcept nogil:
 cdef int buf_add(Buf *b, const void *p, uint32_t n) noexcept nogil:
     if buf_room(b, n):
         return ENOMEM
-    memcpy(b.data + b.len, p, n)
+    if n:
+        memcpy(b.data + b.len, p, n)
     b.len += n
     return 0
 

@@ -36,6 +36,7 @@ cdef struct Heap:
     handle free[HEAP_CLASSES]   # free lists, the next handle in each item's first word
     uint64_t used[HEAP_CLASSES]  # items handed out
     uint64_t used_bytes
+    uint64_t items
 
 cdef struct Item:               # how a struct in a table begins
     uint32_t hash
@@ -322,6 +323,7 @@ cdef enum:
     CONN_MORE = 256             # there may be more to read
     CONN_GONE = 512             # the peer is gone for good: it takes nothing either
     CONN_WAITS = 1024           # stands in the list of those that let a starved transaction pass
+    CONN_WAITED = 2048          # did so: its next request is served, whatever comes
 
 cdef struct Cursor:             # where the last DIRECTORY_PART stopped, so that the next one need not count
     handle node
@@ -352,7 +354,8 @@ cdef struct Conn:               # owned by Store.conn[index]
     Tx *tx
     uint32_t txs
     uint32_t next_tx_id
-    uint32_t eagains            # in a row
+    uint32_t eagains            # in a row, not counting those that its own changes caused
+    uint64_t own_stamp          # of its last change
     uint32_t lives              # how often it began anew: what it had sent before is void
     Cursor cursor
     uint64_t requests
@@ -477,7 +480,8 @@ cdef struct Store:
     uint32_t next_serial
     int epoll_fd                # the Engine's set; -1: peers in memory only
     int listen_fd
-    bint deaf                   # no descriptors left: not accepting until a connection closes, or a while later
+    bint deaf                   # no descriptors left: not accepting until a connection closes, or until
+    uint64_t deaf_ns
     int wake_fd                 # eventfd in the set: work is carried over
     int timer_fd                # in the set: time to let the loop run
     uint64_t linger_ns

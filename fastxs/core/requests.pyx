@@ -14,11 +14,12 @@ from libc.string cimport memchr, memcpy, memset, strlen
 
 from fastxs.core.domains cimport domain_introduce, domain_know, domain_remove
 from fastxs.core.heap cimport at, buf_add, buf_room, fx_hash
-from fastxs.core.model cimport (ACE_STALE, C_COMMITS, C_CONFLICTS, C_ERRORS, C_REPLAYS, C_REQUESTS, DOMIDS, DOMID_ANY,
-                                DOMID_SELF, OPS, PAYLOAD_MAX, QUOTAS, Q_MEMORY, Q_NODES, Q_NODE_SIZE, Q_PATH, Q_PERMS,
-                                Q_TRANSACTIONS, Q_WATCHES, RIGHT_OWNER, RIGHT_READ, RIGHT_WRITE, SAY_CONFLICT,
-                                SAY_PERMISSION, SAY_QUOTA, TX_DOOMED, TX_FAILED, TX_STALE, VIEW_KEEP, VIEW_LOST, Ace,
-                                Conn, Cursor, Domain, Kids, LogEntry, Node, Perms, Store, Tx, View, handle, layout)
+from fastxs.core.model cimport (ACE_STALE, CONN_WAITED, C_COMMITS, C_CONFLICTS, C_ERRORS, C_REPLAYS, C_REQUESTS,
+                                DOMIDS, DOMID_ANY, DOMID_SELF, OPS, PAYLOAD_MAX, QUOTAS, Q_MEMORY, Q_NODES,
+                                Q_NODE_SIZE, Q_PATH, Q_PERMS, Q_TRANSACTIONS, Q_WATCHES, RIGHT_OWNER, RIGHT_READ,
+                                RIGHT_WRITE, SAY_CONFLICT, SAY_PERMISSION, SAY_QUOTA, TX_DOOMED, TX_FAILED, TX_STALE,
+                                VIEW_KEEP, VIEW_LOST, Ace, Conn, Cursor, Domain, Kids, LogEntry, Node, Perms, Store,
+                                Tx, View, handle, layout)
 from fastxs.core.outbox cimport out_event, out_message
 from fastxs.core.paths cimport Path, component_end, path_base, path_home_len, path_is_legal
 from fastxs.core.perms cimport (aces, conn_rights, owner_of, perm_format, perm_parse, perms_drop, perms_hold,
@@ -28,7 +29,8 @@ from fastxs.core.trace cimport trace_message
 from fastxs.core.transactions cimport (Spot, tx_end, tx_find, tx_log, tx_new, txs_drop, view_above_perms, view_count,
                                        view_create, view_find, view_fire, view_free, view_generation, view_list,
                                        view_list_size, view_logged, view_moved, view_new, view_perms, view_remove,
-                                       view_see_above, view_set_perms, view_set_value, view_touches, view_value)
+                                       view_see_above, view_set_perms, view_set_value, view_touches, view_value,
+                                       views_collide)
 from fastxs.core.tree cimport kids_of, node_at, reclaim, snapshot_close, stir
 from fastxs.core.watches cimport fire, fire_removed, watch_add, watch_remove, watch_there, watches_drop
 from fastxs.core.wire cimport *
@@ -375,8 +377,9 @@ cdef int create(Store *s, Req *r, Path *path, uint32_t room, Spot *spot) noexcep
             i += 1
         more = <int64_t>missing + view_count(r.view, d.domid)
         if not quota_allows(s, d, Q_NODES, more):
-            while s.reclaim_first != NULL:      # what it removed may not have been given back yet
-                reclaim(s, 1 << 20)
+            # What it removed may not have been given back yet.
+            while s.reclaim_first != NULL and not quota_allows(s, d, Q_NODES, more):
+                reclaim(s, RECLAIM_SLICE)
             if not quota_allows(s, d, Q_NODES, more):
                 return over(s, r, Q_NODES, ENOSPC)
         if not memory_allows(s, r, <int64_t>missing * 96):
@@ -733,16 +736,20 @@ cdef int commit(Store *s, Tx *tx) noexcept nogil:
 
 
 cdef bint must_wait(Store *s, Conn *conn, const Header *h, const char *data) noexcept nogil:
-    """While a starved peer's transaction is guarded, unprivileged peers' changes to what it saw wait: a few
+    """While a starved peer's transaction is guarded, unprivileged peers' changes to what it saw wait: once, a few
     milliseconds at the most, and only those that would make it fail once more (XSA-206)."""
     cdef Tx *tx = s.guarded
+    cdef Tx *mine
     cdef Req r
     cdef Path path
     cdef const char *end
-    if tx == NULL or conn.privileged or conn == tx.conn or tx.view == NULL:
+    if tx == NULL or conn.privileged or conn == tx.conn or tx.view == NULL or conn.flags & CONN_WAITED:
         return False
     if h.type == XS_TRANSACTION_END:
-        return h.len == 2 and data[0] == c'T'   # what it would change is only known by doing it
+        mine = tx_find(conn, h.tx_id)
+        return h.len == 2 and data[0] == c'T' and mine != NULL and mine.view != NULL \
+            and not mine.view.flags & VIEW_LOST and not tx.view.flags & VIEW_LOST \
+            and views_collide(s, mine.view, tx.view)
     if h.tx_id or h.type >= OPS or not TABLE[h.type].flags & FLAG_WRITE:
         return False
     end = <const char *>memchr(data, 0, h.len)
@@ -761,6 +768,7 @@ cdef int do_transaction_start(Store *s, Req *r) noexcept nogil:
     if tx_new(s, r.conn) == NULL:
         return ENOMEM
     if r.conn.eagains >= STARVED and s.guarded == NULL:
+        r.conn.eagains = 0                      # the right is used up
         s.guarded = r.conn.tx
         s.guarded_ns = s.now_ns + GUARD_NS
     return reply_number(s, r, b"%u", r.conn.tx.id)
@@ -769,6 +777,7 @@ cdef int do_transaction_start(Store *s, Req *r) noexcept nogil:
 cdef int do_transaction_end(Store *s, Req *r) noexcept nogil:
     cdef Tx *tx = r.tx
     cdef const char *word
+    cdef uint64_t stamp = tx.view.stamp if tx != NULL and tx.view != NULL else 0
     cdef int error = 0
     if not one_string(r) or r.len != 2 or (r.data[0] != c'T' and r.data[0] != c'F'):
         return EINVAL                           # it stays open
@@ -779,7 +788,7 @@ cdef int do_transaction_end(Store *s, Req *r) noexcept nogil:
         error = commit(s, tx)
         if error == EAGAIN:
             s.counter[C_CONFLICTS] += 1
-            r.conn.eagains += 1
+            r.conn.eagains += tx.view == NULL or r.conn.own_stamp <= stamp
             word = b"lost snapshot"
             if s.spoiled != NULL:
                 word = s.spoiled
@@ -1062,6 +1071,7 @@ cdef int in_transaction(Store *s, Req *r, const Operation *op) noexcept nogil:
 cdef void serve(Store *s, Conn *conn, const Header *h, const char *data) noexcept nogil:
     cdef Req r
     cdef const char *word
+    cdef uint64_t stamp = s.stamp
     cdef int error
     r.conn = conn
     r.type = h.type
@@ -1079,6 +1089,8 @@ cdef void serve(Store *s, Conn *conn, const Header *h, const char *data) noexcep
     if s.trace_on:
         trace_message(s, b"IN", conn, h.type, data, h.len)
     error = dispatch(s, &r)
+    if s.stamp != stamp:
+        conn.own_stamp = s.stamp
     if error:
         s.counter[C_ERRORS] += 1
         word = error_word(error)

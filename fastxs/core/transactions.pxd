@@ -43,6 +43,8 @@ cdef bint view_moved(Store *s, View *v, const char *p, uint32_t n) noexcept nogi
 cdef void view_fire(Store *s, View *v) noexcept nogil
 # Could a change at this path spoil what the view saw?
 cdef bint view_touches(Store *s, View *v, const char *p, uint32_t n) noexcept nogil
+# Would one view's commit spoil what another saw?
+cdef bint views_collide(Store *s, View *mine, View *other) noexcept nogil
 # Was this read of the path logged since the view's last write?  Marks it logged.
 cdef bint view_logged(Store *s, View *v, handle t, uint32_t op) noexcept nogil
 

@@ -613,6 +613,19 @@ cdef bint view_touches(Store *s, View *v, const char *p, uint32_t n) noexcept no
     return h != 0 or (i >= n and tnode_at(s, above).flags & T_SEEN != 0)
 
 
+cdef bint views_collide(Store *s, View *mine, View *other) noexcept nogil:
+    cdef handle h = mine.seen_first
+    cdef uint32_t mark = s.text.len
+    cdef bint found = False
+    while h and not found:
+        if tnode_at(s, h).flags & (T_FIRE | T_EXACT):
+            s.text.len = mark
+            found = tpath(s, mine, h, &s.text) != 0 or view_touches(s, other, s.text.data + mark, s.text.len - mark)
+        h = tnode_at(s, h).next
+    s.text.len = mark
+    return found
+
+
 cdef Tx *tx_new(Store *s, Conn *conn) noexcept nogil:
     cdef Tx *tx = <Tx *>calloc(1, sizeof(Tx))
     if tx == NULL:

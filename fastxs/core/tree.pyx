@@ -631,7 +631,8 @@ cdef int ghosts_of(Store *s, Kids *k, uint64_t stamp) noexcept nogil:
             s.steps[count].order = held_at(s, h).start
             count += 1
         h = held_at(s, h).older
-    qsort(s.steps, count, sizeof(Step), by_birth)
+    if count > 1:
+        qsort(s.steps, count, sizeof(Step), by_birth)
     return <int>count
 
 

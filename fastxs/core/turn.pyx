@@ -24,9 +24,9 @@ from fastxs.core.connection cimport conn_close, conn_new, conn_read, conn_refuse
 from fastxs.core.domains cimport domains_check
 from fastxs.core.heap cimport buf_add, buf_free
 from fastxs.core.model cimport (CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN_GONE, CONN_HUP, CONN_IGNORED,
-                                CONN_MORE, CONN_READY, CONN_WAITS, CONN_WANTOUT, C_ACCEPTED, C_TURNS, C_WAITS, HEADER,
-                                KIND_SOCKET, PAYLOAD_MAX, PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW, WINDOWS, Conn,
-                                Store, layout)
+                                CONN_MORE, CONN_READY, CONN_WAITED, CONN_WAITS, CONN_WANTOUT, C_ACCEPTED, C_TURNS,
+                                C_WAITS, HEADER, KIND_SOCKET, PAYLOAD_MAX, PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW,
+                                WINDOWS, Conn, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_is_full
 from fastxs.core.quota cimport say
 from fastxs.core.requests cimport must_wait, serve
@@ -79,7 +79,6 @@ cdef enum:
     EVENTS = 256                # of one wait
     SHARE = 64                  # requests of one peer in one turn
     ACCEPTS = 64                # new connections in one turn
-    GUARD_NS = 5000000          # as long as anybody may have to stand aside
     DEAF_NS = 100000000         # then try again to accept
     STAY_NS = 1000000           # traffic is dense if the loop comes back within a millisecond
 
@@ -183,7 +182,8 @@ cdef void accept_some(Store *s) noexcept nogil:
                 say(s, SAY_ACCEPT, NULL, 0, b"no descriptors for another connection", 37, errno)
                 epoll_ctl(s.epoll_fd, EPOLL_CTL_DEL, s.listen_fd, NULL)
                 s.deaf = True
-                arm(s, DEAF_NS)
+                s.deaf_ns = now() + DEAF_NS
+                rearm(s, 0)
             return
         conn = conn_new(s, KIND_SOCKET, fd, s.store_domid)
         if conn == NULL:
@@ -239,8 +239,6 @@ cdef bint gather(Store *s, int timeout_ms) noexcept nogil:
             else:
                 read(s.timer_fd if tag == TAG_TIMER else s.wake_fd, &junk, 8)
                 over |= tag == TAG_TIMER
-                if tag == TAG_TIMER and s.deaf:
-                    hear(s)
             continue
         conn = s.conn[<uint32_t>tag]
         if conn == NULL or conn.serial != <uint32_t>(tag >> 32):
@@ -272,6 +270,8 @@ cdef bint fetch(Store *s, Conn *conn, Fetched *f, char *window) noexcept nogil:
     if conn.flags & (CONN_DEAD | CONN_IGNORED):
         if conn.flags & CONN_DEAD:
             mark_dirty(s, conn)
+        return False
+    if conn.flags & CONN_WAITS:                 # it becomes ready when it need not stand aside any more
         return False
     if conn.flags & CONN_FULL:                  # it becomes ready when it has taken its replies
         if conn.flags & CONN_GONE:
@@ -329,6 +329,7 @@ cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
             waits = True
             break
         serve(s, conn, &h, f.window + i + HEADER)
+        conn.flags &= ~CONN_WAITED
         if conn.flags & (CONN_DEAD | CONN_IGNORED) or conn.lives != f.lives:
             return
         served += 1
@@ -357,8 +358,7 @@ cdef void let_pass(Store *s, Conn *conn) noexcept nogil:
     conn.flags |= CONN_WAITS
     conn.waits_next = s.waits
     s.waits = conn
-    if s.waits.waits_next == NULL:
-        arm(s, GUARD_NS)
+    rearm(s, 0)
 
 
 cdef void go_on(Store *s) noexcept nogil:
@@ -370,6 +370,7 @@ cdef void go_on(Store *s) noexcept nogil:
         conn = s.waits
         s.waits = conn.waits_next
         conn.flags &= ~CONN_WAITS
+        conn.flags |= CONN_WAITED
         mark_ready(s, conn)
 
 
@@ -443,8 +444,10 @@ cdef void conn_gone(Store *s, Conn *conn) noexcept nogil:
     if conn.flags & CONN_WAITS:
         s.guarded = NULL                        # nobody stands aside for ever
         go_on(s)
-    if conn.flags & (CONN_READY | CONN_DIRTY):
+    if conn.flags & (CONN_READY | CONN_DIRTY | CONN_WAITS):
         return                                  # it stands in a list: its turn to go comes with that
+    if conn.fd >= 0:                            # somebody else may hold the descriptor too
+        epoll_ctl(s.epoll_fd, EPOLL_CTL_DEL, conn.fd, NULL)
     conn_close(s, conn)
     if s.deaf:
         hear(s)
@@ -466,12 +469,24 @@ cdef void arm(Store *s, uint64_t ns) noexcept nogil:
     timerfd_settime(s.timer_fd, 0, &t, NULL)
 
 
+cdef void rearm(Store *s, uint64_t stay_until) noexcept nogil:
+    """The timer, for whatever comes first: the end of the stay, of a guard, of deafness."""
+    cdef uint64_t first = stay_until, t = now()
+    if s.waits != NULL and (first == 0 or s.guarded_ns < first):
+        first = s.guarded_ns
+    if s.deaf and (first == 0 or s.deaf_ns < first):
+        first = s.deaf_ns
+    arm(s, 0 if first == 0 else first - t if first > t else 1)
+
+
 cdef void plane_run(Store *s) noexcept nogil:
     cdef uint64_t start = now(), one = 1
-    cdef bint stay = s.linger_ns != 0 and start - s.left_ns < STAY_NS
+    cdef bint stay = s.linger_ns != 0 and start - s.left_ns < STAY_NS, timed = stay
     s.now_ns = start
+    if s.deaf and start >= s.deaf_ns:
+        hear(s)
     if stay:
-        arm(s, s.linger_ns)
+        rearm(s, start + s.linger_ns)
     if gather(s, 0):
         stay = False                            # the timer has run out already
     turn(s)
@@ -492,8 +507,6 @@ cdef void plane_run(Store *s) noexcept nogil:
             break
     if s.ready_first != NULL or s.dirty != NULL or s.port_count or (s.waits != NULL and s.guarded == NULL):
         write(s.wake_fd, &one, 8)               # carried work: the set is readable at once
-    if s.waits != NULL:
-        arm(s, GUARD_NS)
-    elif stay or s.deaf:
-        arm(s, DEAF_NS if s.deaf else 0)
+    if timed or s.waits != NULL or s.deaf:
+        rearm(s, 0)
     s.left_ns = now()
