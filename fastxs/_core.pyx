@@ -7,7 +7,6 @@ cimport cython
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.errno cimport EINVAL, EIO, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memmove, strerror
 from posix.unistd cimport close
 
@@ -16,16 +15,16 @@ from importlib import import_module
 
 from fastxs.core.check cimport check_store, memory_of
 from fastxs.core.connection cimport conn_close, conn_new, mark_ready, ring_attach
-from fastxs.core.domains cimport domain_know, domain_remove, domains_free, domains_init
-from fastxs.core.heap cimport buf_add, buf_free, heap_free, table_free, table_init
+from fastxs.core.domains cimport domain_know, domain_remove
+from fastxs.core.heap cimport buf_add
 from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_MEMORY, KIND_RING, KIND_SOCKET, OPS,
                                 QUOTAS, Buf, Conn, Domain, Store, layout)
 from fastxs.core.outbox cimport out_refill, waiting
 from fastxs.core.quota cimport quota_find, quota_of
+from fastxs.core.store cimport store_free, store_new
 from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL, trace_flush
-from fastxs.core.tree cimport stir, tree_free, tree_init
+from fastxs.core.tree cimport stir
 from fastxs.core.turn cimport plane_add, plane_border, plane_close, plane_listen, plane_open, plane_run, now, turn
-from fastxs.core.watches cimport watches_init
 from fastxs.core.wire cimport error_number, error_word, op_name
 
 cdef extern from "sys/random.h" nogil:
@@ -33,7 +32,7 @@ cdef extern from "sys/random.h" nogil:
 
 ABI = layout()
 
-for _room in ("check", "connection", "domains", "heap", "outbox", "perms", "quota", "requests",
+for _room in ("check", "connection", "domains", "heap", "outbox", "perms", "quota", "requests", "store",
               "trace", "transactions", "tree", "turn", "watches"):
     if import_module("fastxs.core." + _room).LAYOUT != ABI:
         raise ImportError(f"fastxs.core.{_room} was built from other sources than fastxs._core: build all of it again")
@@ -82,7 +81,7 @@ cdef class Engine:
                  linger_us=2000):
         cdef Store *s
         cdef int error
-        cdef uint32_t i
+        cdef uint64_t secret = 0
         if self.s != NULL:
             raise RuntimeError("an Engine is made once")
         if not 0 <= priv_domid < DOMIDS or not 0 <= store_domid < DOMIDS:
@@ -90,30 +89,22 @@ cdef class Engine:
         self.control = control
         self.notice = notice
         self.border = border
-        s = self.s = <Store *>calloc(1, sizeof(Store))
+        if getrandom(&secret, sizeof(secret), 0) != sizeof(secret):
+            raise OSError(errno, "no random key for the tables")
+        s = self.s = store_new(secret, priv_domid, store_domid)
         if s == NULL:
             raise MemoryError
-        s.epoll_fd = s.listen_fd = s.wake_fd = s.timer_fd = s.trace_fd = -1
-        if getrandom(&s.secret, sizeof(s.secret), 0) != sizeof(s.secret):
-            raise OSError(errno, "no random key for the tables")
-        s.priv_domid = priv_domid
-        s.store_domid = store_domid
         s.keep_orphans = keep_orphans
         s.linger_ns = <uint64_t>linger_us * 1000
         s.engine = <void *>self
         s.control = call_control
-        for i in range(QUOTAS):
-            s.limit[i] = quota_of(i).value
         error = self.build()
         if error:
             raise OSError(error, strerror(error).decode())
 
     cdef int build(self):
         cdef Store *s = self.s
-        cdef int error = 0
-        error = table_init(&s.nodes) or table_init(&s.ghosts) or table_init(&s.wnodes) or table_init(&s.watches) \
-            or table_init(&s.events) or table_init(&s.perms) or table_init(&s.tnodes)
-        error = error or domains_init(s) or tree_init(s) or watches_init(s) or plane_open(s)
+        cdef int error = plane_open(s)
         if not error and self.border is not None:
             s.border = &self.border.c
             error = plane_border(s) or self.join_dom0()
@@ -147,22 +138,7 @@ cdef class Engine:
             return
         self.s = NULL
         plane_close(s)
-        tree_free(s)
-        domains_free(s)
-        table_free(&s.nodes)
-        table_free(&s.ghosts)
-        table_free(&s.wnodes)
-        table_free(&s.watches)
-        table_free(&s.events)
-        table_free(&s.perms)
-        table_free(&s.tnodes)
-        heap_free(s)
-        buf_free(&s.scratch)
-        buf_free(&s.text)
-        buf_free(&s.trace)
-        free(s.match)
-        free(s.steps)
-        free(s)
+        store_free(s)
 
     cdef Store *store(self) except NULL:
         if self.s == NULL:

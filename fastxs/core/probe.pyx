@@ -13,7 +13,7 @@ from libc.string cimport memset, strerror
 
 from fastxs.core.check cimport check_store
 from fastxs.core.connection cimport conn_close, conn_new
-from fastxs.core.domains cimport domain_know, domains_free, domains_init
+from fastxs.core.domains cimport domain_know
 from fastxs.core.heap cimport (at, bucket, buf_add, buf_free, fx_hash, give, heap_free, rounded, slot, table_add,
                                table_drop, table_free, table_init, take)
 from fastxs.core.model cimport (ACE_STALE, C_EVENTS, C_EVENTS_COLLAPSED, C_EVENTS_DROPPED, C_REPLIES, HEADER,
@@ -27,12 +27,12 @@ from fastxs.core.perms cimport (aces, conn_rights, perm_format, perm_parse, perm
 from fastxs.core.quota cimport account, quota_allows, quota_find, quota_fits, quota_of, say
 from fastxs.core.ring cimport (Page, ring_copy_in, ring_copy_out, ring_fail, ring_publish, ring_readable, ring_start,
                                ring_writable)
+from fastxs.core.store cimport store_free, store_new
 from fastxs.core.trace cimport trace_flush, trace_message, trace_object
 from fastxs.core.tree cimport (Version, generation, kids_of, node_at, node_bytes, reclaim, snapshot_close,
-                               snapshot_open, tree_create, tree_find, tree_find_at, tree_free, tree_init, tree_list_at,
-                               tree_path, tree_remove, tree_set_perms, tree_set_value, tree_version, value_of)
-from fastxs.core.watches cimport (fire, fire_removed, fire_special, watch_add, watch_remove, watch_there, watches_drop,
-                                  watches_init)
+                               snapshot_open, tree_create, tree_find, tree_find_at, tree_list_at, tree_path,
+                               tree_remove, tree_set_perms, tree_set_value, tree_version, value_of)
+from fastxs.core.watches cimport fire, fire_removed, fire_special, watch_add, watch_remove, watch_there, watches_drop
 from fastxs.core.wire cimport Header, error_number, error_word, op_name
 
 
@@ -288,18 +288,9 @@ cdef class Rooms:
     cdef Store *s
 
     def __cinit__(self, uint64_t secret=0x1234567890ABCDEF):
-        cdef Store *s = <Store *>calloc(1, sizeof(Store))
-        cdef uint32_t i
-        if s == NULL:
+        self.s = store_new(secret, 0, 0)
+        if self.s == NULL:
             raise MemoryError
-        self.s = s
-        s.epoll_fd = s.listen_fd = s.wake_fd = s.timer_fd = s.trace_fd = -1
-        s.secret = secret
-        for i in range(QUOTAS):
-            s.limit[i] = quota_of(i).value
-        good(table_init(&s.nodes) or table_init(&s.ghosts) or table_init(&s.wnodes) or table_init(&s.watches)
-             or table_init(&s.events) or table_init(&s.perms) or table_init(&s.tnodes)
-             or domains_init(s) or tree_init(s) or watches_init(s))
 
     def __dealloc__(self):
         cdef Store *s = self.s
@@ -312,22 +303,7 @@ cdef class Rooms:
                 conn_close(s, s.conn[i])
         free(s.conn)
         free(s.conn_free)
-        tree_free(s)
-        domains_free(s)
-        table_free(&s.nodes)
-        table_free(&s.ghosts)
-        table_free(&s.wnodes)
-        table_free(&s.watches)
-        table_free(&s.events)
-        table_free(&s.perms)
-        table_free(&s.tnodes)
-        heap_free(s)
-        buf_free(&s.scratch)
-        buf_free(&s.text)
-        buf_free(&s.trace)
-        free(s.match)
-        free(s.steps)
-        free(s)
+        store_free(s)
 
     def check(self):
         cdef list faults = []

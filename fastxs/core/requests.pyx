@@ -211,6 +211,11 @@ cdef int locate(Store *s, Req *r, const char *p, uint32_t n, uint32_t need, bint
     return EACCES
 
 
+cdef int locate_one(Store *s, Req *r, uint32_t need, bint specials, Path *path, Spot *spot) noexcept nogil:
+    """The same for an operation whose payload is one path."""
+    return locate(s, r, r.data, r.len - 1, need, specials, path, spot) if one_string(r) else EINVAL
+
+
 # ---- reading nodes -----------------------------------------------------------------------------------
 
 cdef int do_read(Store *s, Req *r) noexcept nogil:
@@ -218,10 +223,7 @@ cdef int do_read(Store *s, Req *r) noexcept nogil:
     cdef Spot spot
     cdef const char *value = NULL
     cdef uint32_t n = 0
-    cdef int error
-    if not one_string(r):
-        return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, False, &path, &spot)
+    cdef int error = locate_one(s, r, RIGHT_READ, False, &path, &spot)
     if error:
         return error
     view_value(s, r.view, &spot, &value, &n)
@@ -231,10 +233,7 @@ cdef int do_read(Store *s, Req *r) noexcept nogil:
 cdef int do_directory(Store *s, Req *r) noexcept nogil:
     cdef Path path
     cdef Spot spot
-    cdef int error
-    if not one_string(r):
-        return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, False, &path, &spot)
+    cdef int error = locate_one(s, r, RIGHT_READ, False, &path, &spot)
     if error:
         return error
     if r.view == NULL and view_list_size(s, NULL, &spot) > PAYLOAD_MAX:
@@ -340,10 +339,7 @@ cdef int do_get_perms(Store *s, Req *r) noexcept nogil:
     cdef handle list
     cdef char[16] text
     cdef uint32_t i
-    cdef int error
-    if not one_string(r):
-        return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_READ, True, &path, &spot)
+    cdef int error = locate_one(s, r, RIGHT_READ, True, &path, &spot)
     if error:
         return error
     list = view_perms(s, r.view, &spot)
@@ -441,10 +437,7 @@ cdef int do_write(Store *s, Req *r) noexcept nogil:
 cdef int do_mkdir(Store *s, Req *r) noexcept nogil:
     cdef Path path
     cdef Spot spot
-    cdef int error
-    if not one_string(r):
-        return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, False, &path, &spot)
+    cdef int error = locate_one(s, r, RIGHT_WRITE, False, &path, &spot)
     if error == ENOENT:
         error = create(s, r, &path, 0, &spot)
         if not error:
@@ -455,10 +448,7 @@ cdef int do_mkdir(Store *s, Req *r) noexcept nogil:
 cdef int do_rm(Store *s, Req *r) noexcept nogil:
     cdef Path path
     cdef Spot spot
-    cdef int error
-    if not one_string(r):
-        return EINVAL
-    error = locate(s, r, r.data, r.len - 1, RIGHT_WRITE, False, &path, &spot)
+    cdef int error = locate_one(s, r, RIGHT_WRITE, False, &path, &spot)
     if error == ENOENT and component_end(path.p, path.len, spot.rest) == path.len:
         return ok(s, r)                         # its parent exists: gone is gone
     if error:

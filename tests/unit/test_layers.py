@@ -30,6 +30,7 @@ ROOMS = [
     "fastxs.core.connection",
     "fastxs.core.domains",
     "fastxs.core.requests",
+    "fastxs.core.store",
     "fastxs.core.journal",
     "fastxs.core.turn",
     "fastxs.core.check",  # looks at everything, is used by the Engine only
