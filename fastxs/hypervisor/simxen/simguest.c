@@ -143,7 +143,8 @@ static void ring_move(struct peer *p, void *data, size_t n, int out)
         else
             memcpy(d, r->rsp + at, k);
         atomic_store(mine, (out ? prod : cons) + k);
-        if (out ? prod == atomic_load(&r->req_cons) : used == SX_RING)
+        /* Looked at after our index is out: the daemon may have filled the ring meanwhile, and sleep. */
+        if (out ? prod == atomic_load(&r->req_cons) : atomic_load(&r->rsp_prod) - cons == SX_RING)
             sxg_notify(&G, p->domid);
         d += k;
         n -= k;
