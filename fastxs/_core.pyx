@@ -170,8 +170,12 @@ cdef class Engine:
                 error_word(<int>s.say[i].error).decode() if s.say[i].error else "", s.say[i].count))
         s.says = 0
         if self.notice is not None:
-            self.notice(lines)
+            self.hand_over(lines)
         return 0
+
+    cdef void hand_over(self, list lines) noexcept:
+        """A log that fails (no descriptors, a full disk) stops no service: what it raises is reported, not raised."""
+        self.notice(lines)
 
     cdef int answer_control(self, Conn *conn, const char *data, uint32_t n, Buf *reply) noexcept:
         """errno, or 0 and the reply's bytes."""

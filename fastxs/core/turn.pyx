@@ -179,7 +179,7 @@ cdef void accept_some(Store *s) noexcept nogil:
             if errno == EINTR or errno == ECONNABORTED:
                 continue
             if errno != EAGAIN:                 # no descriptors or memory: those that wait are served later
-                say(s, SAY_ACCEPT, NULL, 0, b"no descriptors for another connection", 37, errno)
+                say(s, SAY_ACCEPT, NULL, 0, b"no descriptors for another connection", 37, 0)
                 epoll_ctl(s.epoll_fd, EPOLL_CTL_DEL, s.listen_fd, NULL)
                 s.deaf = True
                 s.deaf_ns = now() + DEAF_NS

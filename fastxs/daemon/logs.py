@@ -6,6 +6,7 @@ counts, rate-limits and writes trace lines; this room only says and opens.
 
 from __future__ import annotations
 
+import codecs
 import logging
 import logging.handlers
 import os
@@ -89,9 +90,13 @@ def reopen() -> None:
                 handler.release()
 
 
+_escape: Final = codecs.lookup("unicode_escape").encode
+"""Looked up now: it is a file, and a daemon that has no descriptors left has lines to write, too."""
+
+
 def printable(data: bytes) -> str:
     """Bytes of a guest as text that no terminal acts upon."""
-    return data.decode("latin-1").encode("unicode_escape").decode("ascii")
+    return _escape(data.decode("latin-1"))[0].decode("ascii")
 
 
 def tell(notices: Iterable[Notice]) -> None:
