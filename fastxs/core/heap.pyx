@@ -21,6 +21,7 @@ cdef enum:
     RUN_UNITS = 512             # a class takes 4 KiB from the chunk at a time
     LARGEST = 65536
     HUGE = 2097152
+    SMALL = 8                   # chunks
 
 cdef extern from "sys/mman.h" nogil:
     enum:
@@ -78,7 +79,7 @@ cdef bint new_chunk(Store *s) noexcept nogil:
     cdef char *p
     if s.heap.chunks == CHUNKS:
         return False
-    p = huge(CHUNK_UNITS * UNIT, s.heap.chunks > 0)     # a small store stays small
+    p = huge(CHUNK_UNITS * UNIT, s.heap.chunks >= SMALL)        # in a small store 2 MiB are much
     if p == NULL:
         return False
     s.heap.chunk[s.heap.chunks] = p
@@ -202,9 +203,10 @@ cdef void table_grow(Store *s, Table *t) noexcept nogil:
 cdef void table_add(Store *s, Table *t, handle h) noexcept nogil:
     cdef Item *item = <Item *>at(s, h)
     cdef handle *b
-    if 2 * t.count >= t.buckets:                # half full: most chains are one long
+    if t.count << t.sparse >= t.buckets:
         table_grow(s, t)
-        table_grow(s, t)
+        if t.sparse:
+            table_grow(s, t)
     b = bucket(t, item.hash)
     item.chain = b[0]
     b[0] = h

@@ -47,6 +47,7 @@ cdef struct Table:
     uint32_t buckets            # in use; grows one at a time (linear hashing), so nothing ever stops to rehash
     uint32_t level              # the power of two at or below `buckets`
     uint32_t count
+    bint sparse                 # two buckets an item, not one: shorter chains for 4 bytes more
 
 cdef struct Buf:                # a growing run of bytes; data[pos:len] is what waits
     char *data                  # owned; malloc

@@ -26,6 +26,7 @@ cdef Store *store_new(uint64_t secret, uint32_t priv_domid, uint32_t store_domid
     s.store_domid = store_domid
     for i in range(QUOTAS):
         s.limit[i] = quota_of(i).value
+    s.nodes.sparse = True                       # every request walks this one
     # Domains first: nodes are charged to them.
     if table_init(&s.nodes) or table_init(&s.ghosts) or table_init(&s.wnodes) or table_init(&s.watches) \
             or table_init(&s.events) or table_init(&s.perms) or table_init(&s.tnodes) \
