@@ -13,8 +13,11 @@ cdef void mark_ready(Store *s, Conn *conn) noexcept nogil
 cdef uint32_t conn_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept nogil
 # Send what waits; sets CONN_FULL where the peer takes no more, CONN_DEAD where it is gone.
 cdef void conn_write(Store *s, Conn *conn) noexcept nogil
-# The peer broke the protocol: a socket is closed, a ring is ignored from now on (SPEC 1.1, 2.2).
-cdef void conn_refuse(Store *s, Conn *conn, const char *why) noexcept nogil
+# Watches, transactions and buffers go; it may go on afterwards.
+cdef void conn_reset(Store *s, Conn *conn) noexcept nogil
+# The peer broke the protocol: a socket is closed, a ring is ignored from now on and told why by `error`, a
+# RING_ number of the page (SPEC 1.1, 2.2).
+cdef void conn_refuse(Store *s, Conn *conn, const char *why, uint32_t error) noexcept nogil
 
 # Map and bind a domain's ring to its connection (again: bind only, and begin anew); 0 or errno.
 cdef int ring_attach(Store *s, Conn *conn, Domain *d, uint32_t remote_port) noexcept nogil

@@ -16,8 +16,9 @@ from fastxs.core.model cimport (C_BYTES_IN, C_BYTES_OUT, C_CLOSED, CONN_DEAD, CO
                                 Conn, Domain, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_refill, waiting
 from fastxs.core.quota cimport say
-from fastxs.core.ring cimport (RING_INDEX, RING_PROTO, Page, ring_copy_in, ring_copy_out, ring_fail, ring_publish,
+from fastxs.core.ring cimport (RING_INDEX, Page, ring_copy_in, ring_copy_out, ring_fail, ring_publish,
                                ring_readable, ring_start, ring_writable)
+from fastxs.core.trace cimport trace_object
 from fastxs.core.transactions cimport txs_drop
 from fastxs.core.watches cimport watches_drop
 
@@ -74,6 +75,7 @@ cdef Conn *conn_new(Store *s, uint32_t kind, int fd, uint32_t domid) noexcept no
     # Sockets stand for the store's own domain and are accounted to nobody (SPEC part 5).
     if not conn.privileged or kind == KIND_RING:
         conn.domain = s.domain[domid]
+    trace_object(s, b"CREATE", b"connection", conn)
     return conn
 
 
@@ -93,6 +95,7 @@ cdef void conn_close(Store *s, Conn *conn) noexcept nogil:
     s.conn_frees += 1
     s.conn_count -= 1
     s.counter[C_CLOSED] += 1
+    trace_object(s, b"DESTROY", b"connection", conn)
     free(conn)
 
 
@@ -108,18 +111,24 @@ cdef void mark_ready(Store *s, Conn *conn) noexcept nogil:
     s.ready_last = conn
 
 
-cdef void conn_refuse(Store *s, Conn *conn, const char *why) noexcept nogil:
+cdef void conn_reset(Store *s, Conn *conn) noexcept nogil:
+    watches_drop(s, conn)
+    txs_drop(s, conn)
+    conn.inp.pos = conn.inp.len = 0
+    conn.out.pos = conn.out.len = 0
+    conn.eagains = 0
+    conn.lives += 1
+
+
+cdef void conn_refuse(Store *s, Conn *conn, const char *why, uint32_t error) noexcept nogil:
     say(s, SAY_PROTOCOL, conn.domain, conn.serial, why, <uint32_t>strlen(why), 0)
     if conn.kind == KIND_SOCKET or (conn.kind == KIND_MEMORY and conn.privileged):
         conn.flags |= CONN_DEAD
     else:                                       # the domain lives: only its real death may end it (XSA-325)
-        watches_drop(s, conn)
-        txs_drop(s, conn)
-        conn.inp.len = conn.inp.pos = 0
-        conn.out.len = conn.out.pos = 0
+        conn_reset(s, conn)
         conn.flags |= CONN_IGNORED
         if conn.page != NULL:
-            ring_fail(<Page *>conn.page, RING_PROTO)
+            ring_fail(<Page *>conn.page, error)
     mark_dirty(s, conn)
 
 
@@ -154,8 +163,7 @@ cdef uint32_t ring_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept
         return 0
     n = ring_readable(page, conn.req_cons)
     if n < 0:
-        conn_refuse(s, conn, b"impossible request index")
-        ring_fail(page, RING_INDEX)
+        conn_refuse(s, conn, b"impossible request index", RING_INDEX)
         return 0
     if n == 0:
         return 0
@@ -230,8 +238,7 @@ cdef void ring_write(Store *s, Conn *conn) noexcept nogil:
             break
         room = ring_writable(page, conn.rsp_prod)
         if room < 0:
-            conn_refuse(s, conn, b"impossible response index")
-            ring_fail(page, RING_INDEX)
+            conn_refuse(s, conn, b"impossible response index", RING_INDEX)
             break
         if room == 0:
             conn.flags |= CONN_FULL             # the guest notifies when it has taken some

@@ -16,5 +16,3 @@ cdef void domain_remove(Store *s, Domain *d, bint plain) noexcept nogil
 cdef void domain_shut(Store *s, Domain *d) noexcept nogil
 # VIRQ_DOM_EXC: ask the border which domains changed.
 cdef void domains_check(Store *s) noexcept nogil
-# Watches, transactions and buffers of a connection go; it may go on afterwards.
-cdef void conn_reset(Store *s, Conn *conn) noexcept nogil

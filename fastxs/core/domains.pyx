@@ -11,14 +11,13 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from fastxs.core.heap cimport at
-from fastxs.core.connection cimport conn_close, conn_new, ring_attach, ring_detach
+from fastxs.core.connection cimport conn_close, conn_new, conn_reset, ring_attach, ring_detach
 from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, KIND_RING, Ace, Conn, DomState, Domain, Perms, Store,
                                 handle, layout)
 from fastxs.core.outbox cimport mark_dirty
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_forget, perms_intern
-from fastxs.core.transactions cimport txs_drop
 from fastxs.core.tree cimport node_at, reclaim, stir, tree_path, tree_remove, tree_set_perms
-from fastxs.core.watches cimport fire_removed, fire_special, watches_drop
+from fastxs.core.watches cimport fire_removed, fire_special
 from fastxs.core.wire cimport FEATURE_DOMID_ANY, FEATURE_ERROR, FEATURE_RECONNECTION, FEATURE_WATCHDEPTH
 
 LAYOUT = layout()
@@ -94,15 +93,6 @@ cdef void domains_free(Store *s) noexcept nogil:
     for i in range(DOMIDS):
         free(s.domain[i])
         s.domain[i] = NULL
-
-
-cdef void conn_reset(Store *s, Conn *conn) noexcept nogil:
-    watches_drop(s, conn)
-    txs_drop(s, conn)
-    conn.inp.pos = conn.inp.len = 0
-    conn.out.pos = conn.out.len = 0
-    conn.eagains = 0
-    conn.lives += 1
 
 
 cdef int domain_introduce(Store *s, uint32_t domid, uint32_t port) noexcept nogil:

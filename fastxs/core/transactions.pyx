@@ -25,6 +25,7 @@ from fastxs.core.model cimport (NONE32, Q_MEMORY, Q_TRANSACTIONS, Q_TX_NODES, T_
 from fastxs.core.paths cimport component_end
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_hold, perms_intern
 from fastxs.core.quota cimport account, quota_allows, quota_fits
+from fastxs.core.trace cimport trace_object
 from fastxs.core.tree cimport (Version, generation, kids_of, node_at, snapshot_close, snapshot_open,
                                tree_child_at, tree_create, tree_find, tree_find_at, tree_list_at, tree_remove,
                                tree_set_perms, tree_set_value, tree_version, value_of)
@@ -639,6 +640,7 @@ cdef Tx *tx_new(Store *s, Conn *conn) noexcept nogil:
     tx.next = conn.tx
     conn.tx = tx
     conn.txs += 1
+    trace_object(s, b"CREATE", b"transaction", tx)
     if conn.domain != NULL:
         account(s, conn.domain, Q_TRANSACTIONS, 1)
     return tx
@@ -666,6 +668,7 @@ cdef void tx_end(Store *s, Tx *tx) noexcept nogil:
     if tx.view != NULL:
         view_free(s, tx.view)
     buf_free(&tx.log)
+    trace_object(s, b"DESTROY", b"transaction", tx)
     free(tx)
 
 

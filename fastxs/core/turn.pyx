@@ -29,6 +29,7 @@ from fastxs.core.model cimport (CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN
                                 WINDOWS, Conn, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_is_full
 from fastxs.core.quota cimport say
+from fastxs.core.ring cimport RING_PROTO
 from fastxs.core.requests cimport must_wait, serve
 from fastxs.core.trace cimport trace_flush
 from fastxs.core.tree cimport LARGE, Hint, hint_nodes, hint_path
@@ -318,7 +319,7 @@ cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
     while f.total - i >= HEADER:
         memcpy(&h, f.window + i, HEADER)
         if h.len > PAYLOAD_MAX:
-            conn_refuse(s, conn, b"message longer than 4096 bytes")
+            conn_refuse(s, conn, b"message longer than 4096 bytes", RING_PROTO)
             return
         if f.total - i - HEADER < h.len:
             break

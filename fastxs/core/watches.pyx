@@ -20,6 +20,7 @@ from fastxs.core.outbox cimport out_event, out_forget_watch
 from fastxs.core.paths cimport component_end, path_base
 from fastxs.core.perms cimport conn_rights
 from fastxs.core.quota cimport account
+from fastxs.core.trace cimport trace_object
 from fastxs.core.tree cimport node_at, tree_child, tree_find
 
 LAYOUT = layout()
@@ -193,6 +194,7 @@ cdef int watch_add(Store *s, Conn *conn, const char *p, uint32_t n, const char *
         account(s, conn.domain, Q_WATCHES, 1)
         account(s, conn.domain, Q_MEMORY, watch_bytes(w) + n)
     made[0] = h
+    trace_object(s, b"CREATE", b"watch", w)
     return 0
 
 
@@ -214,6 +216,7 @@ cdef void watch_drop(Store *s, handle h) noexcept nogil:
     cdef Conn *conn = s.conn[w.conn]
     cdef WNode *on = wnode_at(s, w.wnode)
     cdef handle wnode = w.wnode
+    trace_object(s, b"DESTROY", b"watch", w)
     out_forget_watch(s, h)
     table_drop(s, &s.watches, h)
     if on.first == h:
