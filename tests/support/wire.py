@@ -120,7 +120,7 @@ class Splitter:
         return len(self._rest)
 
 
-class _Face:
+class Face:
     """What both peers do alike: request ids, replies told from events, a queue of what has arrived."""
 
     def __init__(self) -> None:
@@ -184,7 +184,7 @@ class _Face:
         return found
 
 
-class Peer(_Face):
+class Peer(Face):
     """A client of a daemon's unix socket."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -224,7 +224,7 @@ class Peer(_Face):
         self.close()
 
 
-class MemoryPeer(_Face):
+class MemoryPeer(Face):
     """The same face over `Engine.attach`: no socket, no waiting; `domid` is who speaks."""
 
     def __init__(self, engine: Engine, domid: int) -> None:
