@@ -30,9 +30,17 @@ INFO_DYING, INFO_SHUTDOWN, INFO_RUNNING = 1, 4, 32  # libxenctrl's flags
 
 
 class DomainInfo(ctypes.Structure):
-    """xc_domaininfo_t, as far as all versions agree."""
+    """xc_domaininfo_t of Xen 4.17; all versions agree on the first two."""
 
-    _fields_ = [("domid", ctypes.c_uint16), ("flags", ctypes.c_uint32), ("rest", ctypes.c_uint8 * 104)]
+    _fields_ = [
+        ("domid", ctypes.c_uint16),
+        ("flags", ctypes.c_uint32),
+        ("pages", ctypes.c_uint64 * 5),
+        ("times", ctypes.c_uint64 * 2),
+        ("vcpus", ctypes.c_uint32 * 3),
+        ("handle", ctypes.c_uint8 * 16),
+        ("rest", ctypes.c_uint32 * 5),
+    ]
 
 
 class Status(ctypes.Structure):
@@ -95,6 +103,15 @@ class Daemon:
             return []
         return memoryview(os.read(fd, 4096)).cast("I").tolist()
 
+    def read_ports(self, room: int = 16) -> list[int]:
+        """The same through the call that may say EFBIG."""
+        ports = (ctypes.c_uint32 * room)()
+        n = self("simxen_pending_many", self.evtchn, ports, room)
+        return ports[:n]
+
+    def reset(self) -> None:
+        self("simxen_reset", self.evtchn)
+
     def status(self, port: int) -> Status:
         status = Status(dom=0x7FF0, port=port)
         self("xc_evtchn_status", self.xc, ctypes.byref(status))
@@ -108,11 +125,15 @@ class Daemon:
         self("xengnttab_unmap", self.gnttab, address, 1)
 
     # -- domains
+    def records(self, first: int = 0, room: int = 16) -> list[DomainInfo]:
+        """What one xc_domain_getinfolist tells."""
+        info = (DomainInfo * room)()
+        n = self("xc_domain_getinfolist", self.xc, first, room, info)
+        return info[:n]
+
     def domains(self, first: int = 0) -> dict[int, int]:
-        """domid -> flags, by xc_domain_getinfolist."""
-        info = (DomainInfo * 16)()
-        n = self("xc_domain_getinfolist", self.xc, first, 16, info)
-        return {one.domid: one.flags for one in info[:n]}
+        """domid -> flags."""
+        return {one.domid: one.flags for one in self.records(first)}
 
     def describe(self, domid: int) -> tuple[int, int, int]:
         """State, capabilities and unique id, by libxenmanage."""
@@ -298,6 +319,41 @@ def test_dom0_s_kernel_offers_its_page_and_port(guests: Guests, daemon: Daemon) 
     assert ctypes.string_at(page, 4) == b"dom0"
 
 
+def test_an_overflowed_device_says_so_until_it_is_reset(guests: Guests, daemon: Daemon) -> None:
+    """Linux: EFBIG at each read; a reset loses what was not read, and those ports stay masked, whichever they are."""
+    guests.create(7)
+    guests.create(8)
+    seven, eight = daemon.bind(7, 2), daemon.bind(8, 2)
+    assert daemon.read_ports() == [seven, eight]
+    daemon.unmask(seven, eight)
+    guests.notify(7)
+    guests.fail("read", 1, errno.EFBIG)
+    assert refusal(daemon.read_ports) == errno.EFBIG
+    assert refusal(daemon, "xenevtchn_pending", daemon.evtchn) == errno.EFBIG
+    daemon.reset()
+    guests.notify(7)
+    guests.notify(8)
+    assert daemon.read_ports() == [eight], "the other one is masked, and its first event is lost"
+    daemon.unmask(seven, eight)
+    assert daemon.read_ports() == [seven]
+
+
+def test_a_reset_gives_back_the_ports_that_were_unbound_with_an_event_unread(guests: Guests, daemon: Daemon) -> None:
+    guests.create(7)
+    port = daemon.bind(7, 2)
+    daemon.unbind(port)
+    daemon.reset()
+    assert daemon.bind(7, 2) == port
+
+
+def test_other_errors_of_a_read_pass(guests: Guests, daemon: Daemon) -> None:
+    guests.create(7)
+    port = daemon.bind(7, 2)
+    guests.fail("read", 1, errno.EINTR)
+    assert refusal(daemon.read_ports) == errno.EINTR
+    assert daemon.read_ports() == [port]
+
+
 # ------------------------------------------------------------------------------------ pages
 
 
@@ -352,6 +408,92 @@ def test_a_reused_domid_has_a_new_page_and_a_new_unique_id(guests: Guests, daemo
     assert bytes(old[:3]) == bytes(3), "the old page is not the new one, and was freed"
 
 
+def test_a_ring_is_a_stream_of_bytes_to_its_guest(guests: Guests, daemon: Daemon) -> None:
+    guests.create(7)
+    port, page = daemon.bind(7, 2), daemon.map(7)
+    assert daemon.pending() == [port]
+    daemon.unmask(port)
+    indices = (ctypes.c_uint32 * 4).from_address(page + 2048)  # req_cons, req_prod, rsp_cons, rsp_prod
+    with guests.open(7) as ring:
+        assert ring.take() == b""
+        assert ring.put(b"hello") == 5
+        assert daemon.pending() == [port]
+        assert ctypes.string_at(page, 5) == b"hello"
+        assert ring.put(b"x" * 2000) == 1019, "it holds 1024 bytes"
+        assert ring.put(b"x") == 0
+        with pytest.raises(TimeoutError, match="1 bytes were not taken"):
+            ring.send(b"x", timeout_s=0)
+        with pytest.raises(TimeoutError, match="nothing came"):
+            ring.receive(timeout_s=0)
+        indices[0] += 3  # the daemon takes them
+        ctypes.memmove(page + 1024, b"back", 4)
+        indices[3] += 4
+        daemon.notify(port)
+        assert select.select([ring], [], [], 0)[0]
+        ring.send(b"yz", timeout_s=0)
+        assert ctypes.string_at(page, 2) == b"yz", "round the end of the ring"
+        assert ring.receive(timeout_s=0) == b"back"
+        assert not select.select([ring], [], [], 0)[0]
+    with pytest.raises(ValueError, match="closed"):
+        ring.take()
+
+
+def test_what_comes_while_a_ring_is_full_is_kept(guests: Guests, daemon: Daemon) -> None:
+    guests.create(7)
+    page = daemon.map(7)
+    indices = (ctypes.c_uint32 * 4).from_address(page + 2048)
+    with guests.open(7) as ring:
+        ctypes.memset(page + 1024, ord("r"), 1024)
+        indices[3] = 1024  # a daemon that reads nothing before its answers are taken
+        with pytest.raises(TimeoutError, match="976 bytes"):
+            ring.send(bytes(2000), timeout_s=0)
+        assert indices[2] == 1024
+        assert ring.receive(timeout_s=0) == b"r" * 1024
+
+
+def test_each_ring_has_a_descriptor_of_its_own(guests: Guests, daemon: Daemon) -> None:
+    for domid in (7, 8, 9):
+        guests.create(domid)
+    ports = [daemon.bind(domid, 2) for domid in (7, 8, 9)]
+    with guests.open(7) as seven, guests.open(8) as eight:
+        daemon.notify(ports[1])
+        daemon.notify(ports[2])
+        everybody = [seven.fileno(), eight.fileno(), guests.fileno()]
+        assert select.select(everybody, [], [], 0)[0] == everybody[1:]
+        assert guests.events() == [9]
+    daemon.notify(ports[0])
+    assert guests.events() == [7], "closed: its events come with the others' again"
+
+
+def test_a_ring_ends_with_its_domain(guests: Guests, daemon: Daemon) -> None:
+    guests.create(7)
+    guests.create(8)
+    with guests.open(7) as ring, guests.open(8) as broken:
+        guests.kill(7)
+        with pytest.raises(ConnectionResetError, match="No such process"):
+            ring.take()
+        guests.create(7)
+        with pytest.raises(ConnectionResetError, match="no more"):
+            ring.put(b"to another")
+        assert bytes(guests.ring(7)[:10]) == bytes(10)
+        guests.ring(8)[2052:2056] = b"\xff\xff\0\0"
+        with pytest.raises(ConnectionResetError, match="Protocol"):
+            broken.put(b"x")
+        guests.ring(8)[2072:2076] = b"\2\0\0\0"  # what the daemon says then
+        with pytest.raises(ConnectionResetError, match="reset by peer"):
+            broken.take()
+
+
+def test_a_domain_that_xen_built_has_its_port_in_its_page(guests: Guests, daemon: Daemon) -> None:
+    """dom0less (SPEC 2.1): nobody introduces it; whoever connects it clears the word at 2068."""
+    guests.create(7, port=9)
+    guests.prebuild(7)
+    page = daemon.map(7)
+    connection, _, port = (ctypes.c_uint32 * 3).from_address(page + 2068)
+    assert (connection, port) == (1, 9)
+    assert daemon.bind(7, port) > 0
+
+
 # ---------------------------------------------------------------------------------- domains
 
 
@@ -364,6 +506,33 @@ def test_domains_are_listed_from_a_domid_on(guests: Guests, daemon: Daemon) -> N
     assert daemon.domains(10) == {}
     with pytest.raises(FileExistsError):
         guests.create(9)
+
+
+def test_one_call_lists_many_domains_each_with_a_handle_of_its_creation(guests: Guests, daemon: Daemon) -> None:
+    for domid in range(1, 1001):
+        guests.create(domid)
+    records = daemon.records(1, room=4000)
+    assert [one.domid for one in records] == list(range(1, 1001))
+    handles = {bytes(one.handle) for one in records}
+    assert len(handles) == 1000
+    guests.kill(500)
+    guests.create(500)
+    (again,) = daemon.records(500, room=1)
+    assert bytes(again.handle) not in handles
+
+
+@pytest.mark.parametrize(
+    ("version", "there"), [("4.17", False), ("4.20", False), ("4.21", True), ("4.22", True), ("", True)]
+)
+def test_libxenmanage_came_with_xen_4_21(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, version: str, there: bool
+) -> None:
+    monkeypatch.setenv("SIMXEN_XEN", version)
+    daemon.lib.xenmanage_open.restype = ctypes.c_void_p
+    if there:
+        assert daemon("xenmanage_open", None, 0)
+    else:
+        assert refusal(daemon, "xenmanage_open", None, 0) == errno.ENOSYS
 
 
 def test_a_death_is_seen_before_the_domain_is_gone(guests: Guests, daemon: Daemon) -> None:
@@ -410,6 +579,42 @@ def test_libxenmanage_tells_what_changed(guests: Guests, daemon: Daemon) -> None
     assert daemon.changed() == [(6, 0)]
     assert refusal(daemon.describe, 6) == errno.ESRCH
     assert daemon.describe(0)[:2] == (EXIST, 7), "dom0 controls, owns the hardware and serves the store"
+
+
+def test_a_domid_can_be_reused_before_anybody_hears_of_the_death(guests: Guests, daemon: Daemon) -> None:
+    """Nobody maps its page, so it is gone at once; the unique id and the page say that this is another one."""
+    virq = daemon.bind_virq()
+    assert daemon.changed() == [(0, EXIST)]
+    guests.create(7)
+    assert daemon.changed() == [(7, EXIST)]
+    first = daemon.describe(7)
+    port, page = daemon.bind(7, 2), daemon.map(7)
+    assert daemon.pending() == [port]
+    daemon.unmap(page)  # RELEASE: the page goes, the port later
+    guests.kill(7, virq=False)
+    guests.create(7)
+    assert daemon.pending() == [], "no word of it yet"
+    assert daemon.changed() == [(7, EXIST)]
+    assert daemon.describe(7) != first
+    daemon.notify(port)
+    assert guests.events() == [], "the old port leads nowhere"
+    assert daemon.bind(7, 2) != port
+    guests.virq()
+    assert virq in daemon.pending()
+
+
+def test_a_page_that_is_given_back_late_keeps_the_domid(guests: Guests, daemon: Daemon) -> None:
+    """The news of a death, the last unmapping, the news of the end, the next creation: in this order only."""
+    virq = daemon.bind_virq()
+    guests.create(7)
+    page = daemon.map(7)
+    guests.kill(7, virq=False)
+    with pytest.raises(FileExistsError):
+        guests.create(7)
+    assert daemon.pending() == []
+    daemon.unmap(page)
+    assert daemon.pending() == [virq]
+    guests.create(7)
 
 
 def test_faults_can_be_injected(guests: Guests, daemon: Daemon) -> None:

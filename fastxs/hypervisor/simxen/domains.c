@@ -4,6 +4,9 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include "shim.h"
 #include "xen.h"
 
@@ -37,6 +40,17 @@ static uint32_t existing(uint32_t d)
     return d;
 }
 
+/* What a toolstack gives each domain that it creates: a UUID, here made of what
+ * differs for every creation. */
+static struct handle { uint8_t bytes[16]; } handle_of(uint32_t domid)
+{
+    struct handle h = { { 0x66, 0x61, 0x73, 0x74, 0x78, 0x73, 0x40, 0x00 } };
+    uint64_t uid = shim.hv->dom[domid].uid;
+
+    memcpy(h.bytes + 8, &uid, sizeof uid);
+    return h;
+}
+
 SX_API int xc_domain_getinfo(void *x, uint32_t first, unsigned max, xc_dominfo *info)
 {
     unsigned n = 0;
@@ -51,6 +65,7 @@ SX_API int xc_domain_getinfo(void *x, uint32_t first, unsigned max, xc_dominfo *
             .flags = XC_RUNNING | (st & SX_SHUTDOWN ? XC_SHUTDOWN : 0) | (st & SX_DEAD ? XC_DYING : 0),
             .nr_pages = 65536, .nr_online_vcpus = 1,
         };
+        memcpy(info[n - 1].handle, handle_of(d).bytes, sizeof info->handle);
     }
     if (n)
         return (int)n;
@@ -73,15 +88,29 @@ SX_API int xc_domain_getinfolist(void *x, uint32_t first, unsigned max, xc_domai
                      (st & SX_DEAD ? XEN_FLAG_DYING : 0),
             .tot_pages = 65536, .nr_online_vcpus = 1,
         };
+        memcpy(info[n - 1].handle, handle_of(d).bytes, sizeof info->handle);
     }
     return (int)n;
 }
 
 /* ---------------------------------------------- libxenmanage (Xen 4.21 on) */
 
+/* $SIMXEN_XEN is the version that is played, the newest if it is not set. */
+static int before_libxenmanage(void)
+{
+    const char *version = getenv("SIMXEN_XEN");
+    unsigned major, minor;
+
+    return version && sscanf(version, "%u.%u", &major, &minor) == 2 && (major < 4 || (major == 4 && minor < 21));
+}
+
 SX_API void *xenmanage_open(void *logger, unsigned flags)
 {
     (void)logger; (void)flags;
+    if (before_libxenmanage()) {
+        errno = ENOSYS;
+        return NULL;
+    }
     return shim_attach() < 0 ? NULL : &the_manage;
 }
 SX_API int xenmanage_close(void *x) { (void)x; return 0; }

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@
 
 static int guest_fd[SX_SLOTS];          /* write side of guest.K, 0: not open yet */
 
-typedef struct { int fd; unsigned k; } handle;
+typedef struct { int fd; unsigned k; int overflowed; } handle;
 static handle handles[SX_HANDLES];      /* fd 0: none (0 is never ours) */
 
 static handle *new_handle(int fd, unsigned k)
@@ -27,6 +28,7 @@ static handle *new_handle(int fd, unsigned k)
         if (!handles[i].fd) {
             handles[i].fd = fd;
             handles[i].k = k;
+            handles[i].overflowed = 0;
             return &handles[i];
         }
     errno = EMFILE;
@@ -194,7 +196,7 @@ SX_API int xenevtchn_notify(handle *h, uint32_t port)
         return -1;
     atomic_fetch_add_explicit(&shim.hv->n_notify, 1, memory_order_relaxed);
     d = &shim.hv->dom[p->domid];
-    slot = d->owner;
+    slot = d->ear ? d->ear : d->owner;
     if (d->lport != port || !slot || slot >= SX_SLOTS || atomic_exchange(&d->gpend, 1)) {
         shim_hypercall();               /* nobody there, or told already */
         return 0;
@@ -212,12 +214,43 @@ SX_API int xenevtchn_notify(handle *h, uint32_t port)
     return 0;
 }
 
+SX_API int simxen_pending_many(void *evtchn_handle, uint32_t *ports, unsigned room)
+{
+    handle *h = evtchn_handle;
+    ssize_t n;
+
+    atomic_fetch_add_explicit(&shim.hv->n_pending, 1, memory_order_relaxed);
+    if (h->overflowed)
+        errno = EFBIG;
+    if (h->overflowed || shim_refused(SX_FAIL_READ)) {
+        h->overflowed = errno == EFBIG;
+        return -1;
+    }
+    n = read(h->fd, ports, room * sizeof *ports);
+    return n < 0 ? -1 : (int)(n / (ssize_t)sizeof *ports);
+}
+
 SX_API int xenevtchn_pending(handle *h)
 {
     uint32_t port;
 
-    atomic_fetch_add_explicit(&shim.hv->n_pending, 1, memory_order_relaxed);
-    return read(h->fd, &port, 4) == 4 ? (int)port : -1;
+    return simxen_pending_many(h, &port, 1) == 1 ? (int)port : -1;
+}
+
+SX_API int simxen_reset(void *evtchn_handle)
+{
+    handle *h = evtchn_handle;
+    uint32_t lost[256];
+    int size, n, i;
+
+    sx_lock(&shim);
+    while (ioctl(h->fd, FIONREAD, &size) == 0 && size > 0 && (n = (int)read(h->fd, lost, sizeof lost)) > 0)
+        for (i = 0; i < n / 4; i++)
+            if (shim.hv->port[lost[i]].kind == SX_FREE)
+                shim.hv->port[lost[i]].state = 0;       /* nobody will unmask it */
+    sx_unlock(&shim);
+    h->overflowed = 0;
+    return 0;
 }
 
 /* Bound here, or unbound with its last event not unmasked yet (which the

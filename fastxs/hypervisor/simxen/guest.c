@@ -78,9 +78,7 @@ void sxg_close(struct sxg *g)
                 sxg_kill(g, k, 0);
             g->sx.hv->dom[k].owner = 0;
         }
-    sx_lock(&g->sx);
-    sx_virq(&g->sx);
-    sx_unlock(&g->sx);
+    sxg_virq(g);
     munmap(g->rings, (size_t)SX_BANKS * SX_MAXDOM * SX_PAGE);
     close(g->evfd);
     sx_detach(&g->sx);
@@ -112,6 +110,7 @@ struct sx_ring *sxg_create(struct sxg *g, uint32_t domid, uint32_t rport)
     d->lport = 0;
     d->rport = rport;
     d->owner = g->slot;
+    d->ear = 0;
     d->gpend = 0;
     d->uid = ++g->sx.hv->last_uid;
     d->state = SX_ALIVE;
@@ -129,7 +128,20 @@ int sxg_adopt(struct sxg *g, uint32_t domid)
     if (!d)
         return -1;
     d->owner = g->slot;
+    d->ear = 0;
     d->gpend = 0;
+    return 0;
+}
+
+int sxg_prebuild(struct sxg *g, uint32_t domid)
+{
+    struct sx_dom *d = living(g, domid);
+    struct sx_ring *r = sxg_ring(g, domid);
+
+    if (!d)
+        return -1;
+    r->evtchn_port = d->rport;
+    r->connection = 1;
     return 0;
 }
 
@@ -174,6 +186,102 @@ int sxg_events(struct sxg *g, uint32_t *domids, int max)
     return n > 0 ? (int)(n / 4) : 0;
 }
 
+int sxg_listen(struct sxg *g, uint32_t domid)
+{
+    struct sx_dom *d = living(g, domid);
+    uint32_t junk[256];
+    unsigned k, slot;
+    int fd = -1;
+
+    if (!d)
+        return -1;
+    for (k = 0; k < SX_SLOTS && fd < 0; k++) {
+        slot = (g->last_ear + k) % (SX_SLOTS - 1) + 1;
+        fd = sx_take(&g->sx, "guest", slot, O_CLOEXEC);
+    }
+    if (fd < 0) {
+        errno = EMFILE;
+        return -1;
+    }
+    g->last_ear = slot;
+    while (read(fd, junk, sizeof junk) > 0)
+        ;
+    d->ear = slot;
+    d->gpend = 0;
+    return fd;
+}
+
+void sxg_heard(struct sxg *g, uint32_t domid, int fd)
+{
+    uint32_t junk[16];
+
+    while (read(fd, junk, sizeof junk) == sizeof junk)
+        ;
+    if (domid < SX_MAXDOM)
+        atomic_store(&g->sx.hv->dom[domid].gpend, 0);
+}
+
+void sxg_unlisten(struct sxg *g, uint32_t domid, int fd)
+{
+    if (domid < SX_MAXDOM)
+        g->sx.hv->dom[domid].ear = 0;
+    close(fd);
+}
+
+/* ----------------------------------------------------------------- the ring */
+
+static int moved(struct sxg *g, uint32_t domid, char *data, uint32_t n, int out)
+{
+    struct sx_ring *r = sxg_ring(g, domid);
+    struct sx_dom *d = living(g, domid);
+    uint32_t cons, prod, at, k, done = 0;
+
+    if (!d)
+        return -1;
+    if (atomic_load(&r->error)) {
+        errno = ECONNRESET;
+        return -1;
+    }
+    while (done < n) {
+        cons = atomic_load(out ? &r->req_cons : &r->rsp_cons);
+        prod = atomic_load(out ? &r->req_prod : &r->rsp_prod);
+        if (prod - cons > SX_RING) {
+            errno = EPROTO;
+            return -1;
+        }
+        k = out ? SX_RING - (prod - cons) : prod - cons;
+        if (!k)
+            break;
+        at = (out ? prod : cons) % SX_RING;
+        if (k > SX_RING - at)
+            k = SX_RING - at;
+        if (k > n - done)
+            k = n - done;
+        if (out)
+            memcpy(r->req + at, data + done, k);
+        else
+            memcpy(data + done, r->rsp + at, k);
+        atomic_store(out ? &r->req_prod : &r->rsp_cons, (out ? prod : cons) + k);
+        /* Looked at after our index is out: the daemon may have filled the ring meanwhile, and sleep. */
+        if (out ? prod == atomic_load(&r->req_cons) : atomic_load(&r->rsp_prod) - cons == SX_RING)
+            sxg_notify(g, domid);
+        done += k;
+    }
+    return (int)done;
+}
+
+int sxg_put(struct sxg *g, uint32_t domid, const void *data, uint32_t n)
+{
+    return moved(g, domid, (char *)(uintptr_t)data, n, 1);
+}
+
+int sxg_take(struct sxg *g, uint32_t domid, void *data, uint32_t n)
+{
+    return moved(g, domid, data, n, 0);
+}
+
+/* ----------------------------------------------------------------- the ends */
+
 static int change(struct sxg *g, uint32_t domid, uint32_t state, int virq)
 {
     struct sx_dom *d = domid ? living(g, domid) : NULL;
@@ -212,6 +320,13 @@ int sxg_dying(struct sxg *g, uint32_t domid)
 int sxg_kill(struct sxg *g, uint32_t domid, int virq)
 {
     return change(g, domid, SX_DYING | SX_DEAD, virq);
+}
+
+void sxg_virq(struct sxg *g)
+{
+    sx_lock(&g->sx);
+    sx_virq(&g->sx);
+    sx_unlock(&g->sx);
 }
 
 /* ------------------------------------------------------------------ looking */

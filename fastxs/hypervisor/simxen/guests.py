@@ -1,11 +1,14 @@
 """Guests played from Python: domains of a pretend hypervisor, for tests.
 
-Owns the ctypes face of the guest programs' functions in libsimxen.so (simxen.h describes them).
+Owns the ctypes face of the guest programs' functions in libsimxen.so (simxen.h describes them): `Guests`, who
+creates and destroys domains, and `Ring`, a domain's end of its ring as a stream of bytes.
 Knows nothing of XenStore's messages: what goes through a ring is its user's.
 """
 
 import ctypes
 import os
+import select
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +24,14 @@ SHUTDOWN: Final = 2
 DYING: Final = 4
 DEAD: Final = 8
 
-FAULTS: Final = {"map": 0, "bind": 1, "notify": 2}
+FAULTS: Final = {"map": 0, "bind": 1, "notify": 2, "read": 3}
+
+Bytes = bytes | bytearray | memoryview
 
 
-def _load() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(simxen.LIBRARY), use_errno=True)
+def _load() -> ctypes.PyDLL:
+    # PyDLL: no call waits, and threads that share a `Guests` take turns by the interpreter's lock.
+    library = ctypes.PyDLL(str(simxen.LIBRARY), use_errno=True)
     u32, void = ctypes.c_uint32, ctypes.c_void_p
     for name, result, arguments in (
         ("sxg_open", ctypes.c_int, (void, ctypes.c_char_p, u32)),
@@ -33,13 +39,20 @@ def _load() -> ctypes.CDLL:
         ("sxg_create", void, (void, u32, u32)),
         ("sxg_ring", void, (void, u32)),
         ("sxg_adopt", ctypes.c_int, (void, u32)),
+        ("sxg_prebuild", ctypes.c_int, (void, u32)),
         ("sxg_offer", ctypes.c_int, (void, u32, u32)),
         ("sxg_notify", None, (void, u32)),
         ("sxg_events", ctypes.c_int, (void, void, ctypes.c_int)),
         ("sxg_fileno", ctypes.c_int, (void,)),
+        ("sxg_listen", ctypes.c_int, (void, u32)),
+        ("sxg_heard", None, (void, u32, ctypes.c_int)),
+        ("sxg_unlisten", None, (void, u32, ctypes.c_int)),
+        ("sxg_put", ctypes.c_int, (void, u32, void, u32)),
+        ("sxg_take", ctypes.c_int, (void, u32, void, u32)),
         ("sxg_shutdown", ctypes.c_int, (void, u32, ctypes.c_int)),
         ("sxg_dying", ctypes.c_int, (void, u32)),
         ("sxg_kill", ctypes.c_int, (void, u32, ctypes.c_int)),
+        ("sxg_virq", None, (void,)),
         ("sxg_state", u32, (void, u32)),
         ("sxg_mapped", u32, (void, u32)),
         ("sxg_uid", ctypes.c_uint64, (void, u32)),
@@ -54,21 +67,21 @@ def _load() -> ctypes.CDLL:
 class Guests:
     """A guest program on the hypervisor in `folder` (made if missing); `close` destroys its domains.
 
-    `slot` 1..63 names the program, 0 takes any.  OSError, with the errno that simxen.h gives, where
+    `slot` 1..4095 names the program, 0 takes any.  OSError, with the errno that simxen.h gives, where
     something fails.
     """
 
     def __init__(self, folder: Path | str, slot: int = 0) -> None:
         self._lib: Final = _load()
         self._g: Final = ctypes.create_string_buffer(SXG_SIZE)
-        self._open = False
+        self.is_open = False
         self._call(self._lib.sxg_open, os.fsencode(folder), slot)
-        self._open = True
+        self.is_open = True
 
     def close(self) -> None:
         """Destroy this program's domains and leave; pages that `ring` gave must not be touched again."""
-        if self._open:
-            self._open = False
+        if self.is_open:
+            self.is_open = False
             self._lib.sxg_close(self._g)
 
     def __enter__(self) -> Self:
@@ -92,6 +105,10 @@ class Guests:
         """A new domain with an empty page that offers `port` (0: none).  EEXIST: there, or a zombie."""
         self._call(self._lib.sxg_create, domid, port)
 
+    def prebuild(self, domid: int) -> None:
+        """What Xen does to a domain that it builds before any toolstack runs: port and "not connected" in its page."""
+        self._call(self._lib.sxg_prebuild, domid)
+
     def adopt(self, domid: int) -> None:
         """Play a domain that exists: dom0's kernel, or another program's."""
         self._call(self._lib.sxg_adopt, domid)
@@ -112,12 +129,20 @@ class Guests:
         """Torn down: gone at once, or a zombie until its page is mapped no more."""
         self._call(self._lib.sxg_kill, domid, int(virq))
 
+    def virq(self) -> None:
+        """The VIRQ_DOM_EXC that was left out."""
+        self._lib.sxg_virq(self._g)
+
     # -- traffic ----------------------------------------------------------------------------------
 
     def ring(self, domid: int) -> memoryview:
         """The domain's page, shared with the daemon."""
         address = self._call(self._lib.sxg_ring, domid)
         return memoryview((ctypes.c_char * PAGE).from_address(address)).cast("B")
+
+    def open(self, domid: int) -> "Ring":
+        """The domain's end of its ring as a stream of bytes; its events are the stream's from now on."""
+        return Ring(self, self._lib, self._g, domid)
 
     def notify(self, domid: int) -> None:
         """The domain's end of its event channel; not bound: nothing happens."""
@@ -152,5 +177,104 @@ class Guests:
         return int(self._lib.sxg_count(self._g, name.encode()))
 
     def fail(self, what: str, count: int, error: int) -> None:
-        """Let the daemons' next `count` calls to `map`, `bind` or `notify` fail with this errno."""
+        """Let the daemons' next `count` calls to `map`, `bind`, `notify` or `read` fail with this errno.
+
+        A `read` of the event channels that failed with EFBIG fails on until the daemon resets them.
+        """
         self._lib.sxg_fail(self._g, FAULTS[what], count, error)
+
+
+class Ring:
+    """One domain's end of its XenStore ring: bytes out, bytes in, one descriptor.  `Guests.open` makes it.
+
+    ConnectionResetError, from everything that moves bytes: the domain is gone, its indices are corrupt, or
+    the daemon has given the ring up (it says so in the page).  Corruption is what only the guest's own hands
+    on `Guests.ring` can do.
+    """
+
+    def __init__(self, guests: Guests, library: ctypes.PyDLL, program: ctypes.Array[ctypes.c_char], domid: int) -> None:
+        self.domid: Final = domid
+        self._guests: Final = guests
+        self._lib: Final = library
+        self._g: Final = program
+        self._fd = guests._call(library.sxg_listen, domid)
+        self._uid: Final = guests.uid(domid)
+        self._room: Final = ctypes.create_string_buffer(PAGE)
+        self._kept = b""
+
+    def close(self) -> None:
+        """Listen no more; the domain lives on.  Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0 and self._guests.is_open:
+            self._lib.sxg_unlisten(self._g, self.domid, fd)
+        elif fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """Readable from when the daemon stirs until `take`: bytes have come, or there is room again."""
+        if self._fd < 0:
+            raise ValueError(f"domain {self.domid}: its ring is closed")
+        return self._fd
+
+    def put(self, data: Bytes) -> int:
+        """How many of these bytes the ring took; 0: it is full.  Never waits."""
+        return self._move(self._lib.sxg_put, bytes(data), len(data))
+
+    def take(self) -> bytes:
+        """All bytes that are there; b"": none.  Never waits."""
+        # In this order: what comes after the look makes the descriptor readable again.
+        fd = self.fileno()
+        if self._guests.is_open:
+            self._lib.sxg_heard(self._g, self.domid, fd)
+        found, self._kept = self._kept, b""
+        while n := self._move(self._lib.sxg_take, self._room, PAGE):
+            found += self._room.raw[:n]
+        return found
+
+    def send(self, data: Bytes, timeout_s: float | None = None) -> None:
+        """All of it, waiting for room.  TimeoutError: the ring did not take all of it in time.
+
+        What comes meanwhile is kept for `take` and `receive`: a daemon whose ring of responses is full reads
+        no more requests.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        rest = memoryview(data)
+        while rest:
+            n = self.put(rest)
+            if not n:
+                self._kept = self.take()
+                n = self.put(rest)  # once more: `take` may have heard that there is room
+            if not n:
+                self._wait(deadline, f"{len(rest)} bytes were not taken")
+            rest = rest[n:]
+
+    def receive(self, timeout_s: float | None = None) -> bytes:
+        """At least one byte.  TimeoutError: none came in time."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not (data := self.take()):
+            self._wait(deadline, "nothing came")
+        return data
+
+    def _wait(self, deadline: float | None, else_: str) -> None:
+        left_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        poll = select.poll()  # unlike select(), it takes any descriptor
+        poll.register(self.fileno(), select.POLLIN)
+        if not poll.poll(left_ms):
+            raise TimeoutError(f"domain {self.domid}: {else_} in time")
+
+    def _move(self, function: Callable[..., int], data: object, size: int) -> int:
+        self.fileno()
+        if not self._guests.is_open or self._guests.uid(self.domid) != self._uid:
+            raise ConnectionResetError(f"domain {self.domid}: it is no more")
+        n = function(self._g, self.domid, data, size)
+        if n < 0:
+            raise ConnectionResetError(f"domain {self.domid}: {os.strerror(ctypes.get_errno())}")
+        return n

@@ -17,8 +17,8 @@
  *             /dev/xen/evtchn.  Its holder keeps flock() on the descriptor:
  *             the kernel drops it with the last copy, and the ports with it
  *   space.K   locked by a process that holds mapped pages, gone at exec or exit
- *   guest.K   a pipe of 4-byte domids with an event for guest program K, locked
- *             by that program
+ *   guest.K   a pipe of 4-byte domids with an event for guest program K, or for
+ *             one domain of it alone; locked by that program
  */
 #ifndef SIMXEN_H
 #define SIMXEN_H
@@ -28,7 +28,7 @@
 
 #define SX_API __attribute__((visibility("default")))
 
-#define SX_ABI      2u              /* layout of the files; others are refused */
+#define SX_ABI      3u              /* layout of the files; others are refused */
 #define SX_PAGE     4096u
 #define SX_RING     1024u
 #define SX_MAXDOM   32752u          /* domids from here on are reserved in Xen */
@@ -36,7 +36,7 @@
 #define SX_MAXPORT  65536u
 #define SX_HANDLES  16u             /* open event-channel handles per host */
 #define SX_SPACES   16u             /* processes with mapped pages per host */
-#define SX_SLOTS    64u             /* guest programs per host (slot 0: nobody) */
+#define SX_SLOTS    4096u           /* guest programs, and domains heard alone, per host (slot 0: nobody) */
 #define SX_GRANT    1u              /* the grant reference of a XenStore page */
 #define SX_DOM0_PORT 1u             /* the port that dom0's kernel offers */
 #define SXG_SIZE    1024u
@@ -55,20 +55,20 @@
 #define SX_MASKED   2u              /* in the pipe, or read and not unmasked yet */
 
 /* Calls that can be told to fail: the next `count` of them give `error`. */
-enum { SX_FAIL_MAP, SX_FAIL_BIND, SX_FAIL_NOTIFY, SX_FAILS };
+enum { SX_FAIL_MAP, SX_FAIL_BIND, SX_FAIL_NOTIFY, SX_FAIL_READ, SX_FAILS };
 
 struct sx_dom {                     /* one cache line */
     _Atomic uint32_t state;
     _Atomic uint32_t lport;         /* the daemon's port that is bound to it, 0 none */
     _Atomic uint32_t rport;         /* the port that the guest offers, 0 none */
     _Atomic uint32_t owner;         /* slot of the guest program that plays it */
-    _Atomic uint32_t gpend;         /* its domid is in that program's pipe already */
+    _Atomic uint32_t ear;           /* the slot whose pipe gets its events, 0: its owner's */
+    _Atomic uint32_t gpend;         /* its domid is in that pipe already */
     _Atomic uint32_t mapped;        /* how often other domains map its page */
     uint32_t page;                  /* in `rings` */
     uint32_t creations;
     _Atomic uint64_t uid;           /* differs for every creation */
     uint8_t maps[SX_SPACES];        /* `mapped`, by process */
-    uint32_t pad[2];
 };
 
 struct sx_port {
@@ -94,7 +94,7 @@ struct sx_hv {
     _Atomic uint64_t n_getinfo;     /* domain queries */
     _Atomic uint64_t n_gnotify;     /* guest -> daemon */
     struct { _Atomic uint32_t count, error; } fail[SX_FAILS];
-    char pad1[SX_PAGE - 96];
+    char pad1[SX_PAGE - 104];
     struct sx_dom  dom[SX_MAXDOM];
     struct sx_port port[SX_MAXPORT];
     _Atomic uint64_t changed[(SX_MAXDOM + 63) / 64];    /* since libxenmanage looked */
@@ -125,11 +125,12 @@ struct sx {
 struct sxg {                        /* at most SXG_SIZE bytes */
     struct sx sx;
     unsigned slot;
+    unsigned last_ear;              /* the slot that sxg_listen() found last */
     int evfd;                       /* readable: sxg_events() has something */
     char *rings;                    /* the whole file */
 };
 
-/* Join the hypervisor in `dir` (NULL: $SIMXEN_DIR) as guest program 1..63, or
+/* Join the hypervisor in `dir` (NULL: $SIMXEN_DIR) as guest program 1..4095, or
  * any free one (0).  EBUSY: somebody lives there.  Domains that a dead holder
  * left behind are destroyed. */
 SX_API int sxg_open(struct sxg *g, const char *dir, unsigned slot);
@@ -142,6 +143,9 @@ SX_API struct sx_ring *sxg_create(struct sxg *g, uint32_t domid, uint32_t rport)
 SX_API struct sx_ring *sxg_ring(struct sxg *g, uint32_t domid);
 /* Play a domain that exists: dom0's kernel, or the guest of another program. */
 SX_API int sxg_adopt(struct sxg *g, uint32_t domid);
+/* What Xen does to a domain that it builds itself, before any toolstack runs
+ * (dom0less): its port is in the page, which says that nobody is connected. */
+SX_API int sxg_prebuild(struct sxg *g, uint32_t domid);
 /* Close the domain's port and offer another, as a soft reset or kexec does. */
 SX_API int sxg_offer(struct sxg *g, uint32_t domid, uint32_t rport);
 
@@ -150,6 +154,19 @@ SX_API void sxg_notify(struct sxg *g, uint32_t domid);
 SX_API int sxg_fileno(struct sxg *g);
 /* Up to max domids with an event since the last call; never waits. */
 SX_API int sxg_events(struct sxg *g, uint32_t *domids, int max);
+/* A descriptor for one domain's events, which come no longer with sxg_events():
+ * readable when there was one since sxg_heard(), which never waits.  EMFILE: all
+ * slots are taken.  sxg_unlisten() closes it. */
+SX_API int sxg_listen(struct sxg *g, uint32_t domid);
+SX_API void sxg_heard(struct sxg *g, uint32_t domid, int fd);
+SX_API void sxg_unlisten(struct sxg *g, uint32_t domid, int fd);
+
+/* The guest's end of its ring, as Linux plays it: it tells the daemon only if
+ * that may be waiting.  How many bytes went; never waits.  ESRCH: the domain is
+ * no more; ECONNRESET: the daemon has set the ring's error; EPROTO: the indices
+ * are corrupt. */
+SX_API int sxg_put(struct sxg *g, uint32_t domid, const void *data, uint32_t n);
+SX_API int sxg_take(struct sxg *g, uint32_t domid, void *data, uint32_t n);
 
 /* The ways to go.  Shut down: still there, flagged.  Dying: tear-down began,
  * no port any more.  Kill: torn down, gone at once or when the last mapping of
@@ -158,12 +175,15 @@ SX_API int sxg_events(struct sxg *g, uint32_t *domids, int max);
 SX_API int sxg_shutdown(struct sxg *g, uint32_t domid, int virq);
 SX_API int sxg_dying(struct sxg *g, uint32_t domid);
 SX_API int sxg_kill(struct sxg *g, uint32_t domid, int virq);
+/* The VIRQ that was left out. */
+SX_API void sxg_virq(struct sxg *g);
 
 /* SX_ALIVE ... or 0, after those who died have let go of their pages. */
 SX_API uint32_t sxg_state(struct sxg *g, uint32_t domid);
 SX_API uint32_t sxg_mapped(struct sxg *g, uint32_t domid);
 SX_API uint64_t sxg_uid(struct sxg *g, uint32_t domid);
-/* Let the next `count` calls of a kind (SX_FAIL_...) fail with `error`. */
+/* Let the next `count` calls of a kind (SX_FAIL_...) fail with `error`.  A read of
+ * the event channels that failed with EFBIG fails on until it is reset. */
 SX_API void sxg_fail(struct sxg *g, unsigned what, uint32_t count, int error);
 /* One of the counters by name ("notify", "unmask", ...), 0 if there is none. */
 SX_API uint64_t sxg_count(struct sxg *g, const char *name);
@@ -173,6 +193,11 @@ SX_API uint64_t sxg_count(struct sxg *g, const char *name);
 /* Unmask many ports for one system call, as one write to /dev/xen/evtchn does.
  * -1, EINVAL: one of them was neither bound nor read (the others are unmasked). */
 SX_API int simxen_unmask_many(void *evtchn_handle, const uint32_t *ports, unsigned n);
+/* One read of /dev/xen/evtchn: how many ports came, or -1.  EFBIG: its buffer has
+ * overflowed, and no read will succeed until the reset, which loses what was not
+ * read; those ports stay masked, and nobody knows which they are. */
+SX_API int simxen_pending_many(void *evtchn_handle, uint32_t *ports, unsigned room);
+SX_API int simxen_reset(void *evtchn_handle);
 /* dom0's page, read and write, and the port that its kernel offers. */
 SX_API void *simxen_dom0_map(void);
 SX_API uint32_t simxen_dom0_port(void);
