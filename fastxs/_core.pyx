@@ -15,7 +15,7 @@ from importlib import import_module
 
 from fastxs.core.check cimport check_store, memory_of
 from fastxs.core.connection cimport conn_close, conn_new, mark_ready, ring_attach
-from fastxs.core.domains cimport domain_know, domain_remove
+from fastxs.core.domains cimport domain_know, domain_remove, domains_greet
 from fastxs.core.heap cimport buf_add
 from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_MEMORY, KIND_RING, KIND_SOCKET, OPS,
                                 QUOTAS, Buf, Conn, Domain, Store, layout)
@@ -126,6 +126,7 @@ cdef class Engine:
             conn_close(s, conn)
             return error
         d.conn = conn
+        domains_greet(s)
         turn(s)
         return 0
 

@@ -19,6 +19,14 @@ cdef void conn_reset(Store *s, Conn *conn) noexcept nogil
 # RING_ number of the page (SPEC 1.1, 2.2).
 cdef void conn_refuse(Store *s, Conn *conn, const char *why, uint32_t error) noexcept nogil
 
+# Quota `outstanding`: a ring's request was served, and its answer may not fit into the page; is it too many by now?
+cdef void conn_owe(Store *s, Conn *conn) noexcept nogil
+cdef bint conn_owes(Store *s, Conn *conn) noexcept nogil
+
 # Map and bind a domain's ring to its connection (again: bind only, and begin anew); 0 or errno.
 cdef int ring_attach(Store *s, Conn *conn, Domain *d, uint32_t remote_port) noexcept nogil
 cdef void ring_detach(Store *s, Conn *conn) noexcept nogil
+# True: its guest asked to begin anew, and it does (SPEC 2.2); an ignored ring, too.
+cdef bint ring_began(Store *s, Conn *conn) noexcept nogil
+# The last `n` of the bytes just read were not served: they stay in the page, at the guest's cost.
+cdef void ring_give_back(Store *s, Conn *conn, uint32_t n) noexcept nogil

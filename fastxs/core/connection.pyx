@@ -5,22 +5,23 @@ ring and a peer in memory: how bytes come (`conn_read`), how they go (`conn_writ
 to a peer that breaks the protocol (`conn_refuse`).  Refuses to know what the bytes mean.
 """
 from libc.errno cimport EAGAIN, EINTR, ENOMEM, errno
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, strlen
 from posix.unistd cimport close
 
 from fastxs.core.heap cimport buf_free
 from fastxs.core.model cimport (C_BYTES_IN, C_BYTES_OUT, C_CLOSED, CONN_DEAD, CONN_EOF, CONN_FULL, CONN_HUP,
-                                CONN_IGNORED, CONN_MORE, CONN_READY, KIND_MEMORY, KIND_RING, KIND_SOCKET, SAY_PROTOCOL,
-                                Conn, Domain, Store, layout)
+                                CONN_IGNORED, CONN_MORE, CONN_READY, KIND_MEMORY, KIND_RING, KIND_SOCKET,
+                                Q_OUTSTANDING, SAY_PROTOCOL, Conn, Domain, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_refill, waiting
-from fastxs.core.quota cimport say
-from fastxs.core.ring cimport (RING_INDEX, Page, ring_copy_in, ring_copy_out, ring_fail, ring_publish,
-                               ring_readable, ring_start, ring_writable)
+from fastxs.core.quota cimport account, quota_allows, say
+from fastxs.core.ring cimport (RING_INDEX, Page, ring_copy_in, ring_copy_out, ring_fail, ring_port, ring_publish,
+                               ring_readable, ring_reconnects, ring_start, ring_writable)
 from fastxs.core.trace cimport trace_object
 from fastxs.core.transactions cimport txs_drop
 from fastxs.core.watches cimport watches_drop
+from fastxs.core.wire cimport FEATURE_RECONNECTION
 
 LAYOUT = layout()
 
@@ -116,8 +117,25 @@ cdef void conn_reset(Store *s, Conn *conn) noexcept nogil:
     txs_drop(s, conn)
     conn.inp.pos = conn.inp.len = 0
     conn.out.pos = conn.out.len = 0
+    paid(s, conn)
     conn.eagains = 0
     conn.lives += 1
+
+
+cdef void conn_owe(Store *s, Conn *conn) noexcept nogil:
+    if conn.kind == KIND_RING and conn.domain != NULL and waiting(conn) > conn.room:
+        conn.owed += 1
+        account(s, conn.domain, Q_OUTSTANDING, 1)
+
+
+cdef bint conn_owes(Store *s, Conn *conn) noexcept nogil:
+    return conn.owed != 0 and not quota_allows(s, conn.domain, Q_OUTSTANDING, 1)
+
+
+cdef void paid(Store *s, Conn *conn) noexcept nogil:
+    if conn.owed:
+        account(s, conn.domain, Q_OUTSTANDING, -<int64_t>conn.owed)
+        conn.owed = 0
 
 
 cdef void conn_refuse(Store *s, Conn *conn, const char *why, uint32_t error) noexcept nogil:
@@ -159,7 +177,7 @@ cdef uint32_t ring_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept
     cdef Page *page = <Page *>conn.page
     cdef int n
     conn.flags &= ~CONN_MORE
-    if page == NULL:
+    if page == NULL or conn.begin:
         return 0
     n = ring_readable(page, conn.req_cons)
     if n < 0:
@@ -167,6 +185,7 @@ cdef uint32_t ring_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept
         return 0
     if n == 0:
         return 0
+    conn.room = <uint32_t>max(ring_writable(page, conn.rsp_prod), 0)
     if <uint32_t>n > room:
         n = <int>room
         conn.flags |= CONN_MORE
@@ -183,6 +202,7 @@ cdef uint32_t ring_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept
 cdef void drained(Store *s, Conn *conn) noexcept nogil:
     """All bytes are out: forget them, go on reading the peer."""
     conn.out.pos = conn.out.len = 0
+    paid(s, conn)
     if conn.out.cap > KEEP_OUT:
         buf_free(&conn.out)
     if conn.flags & CONN_FULL:
@@ -229,6 +249,9 @@ cdef void ring_write(Store *s, Conn *conn) noexcept nogil:
     cdef uint32_t n
     if page == NULL:
         return
+    if conn.begin:
+        conn.begin = False
+        ring_start(page, conn.domain.features)
     while True:
         if conn.pending:
             out_refill(s, conn)
@@ -305,6 +328,8 @@ cdef int ring_attach(Store *s, Conn *conn, Domain *d, uint32_t remote_port) noex
         s.border.unbind(s.border.self, conn.port)
         s.port_conn[conn.port] = 0
         conn.port = 0
+    if ring_port(<Page *>conn.page):
+        remote_port = ring_port(<Page *>conn.page)
     error = s.border.bind(s.border.self, d.domid, remote_port, &port)
     if not error and not port_table(s, port):
         s.border.unbind(s.border.self, port)
@@ -313,13 +338,32 @@ cdef int ring_attach(Store *s, Conn *conn, Domain *d, uint32_t remote_port) noex
         return error
     conn.port = port
     s.port_conn[port] = conn.index + 1
-    conn.req_cons = conn.rsp_prod = 0
-    ring_start(<Page *>conn.page, d.features)
+    ring_begin(s, conn)
+    return 0
+
+
+cdef void ring_begin(Store *s, Conn *conn) noexcept nogil:
+    conn.flags &= ~(CONN_IGNORED | CONN_FULL)
     conn.flags |= CONN_MORE
+    conn.req_cons = conn.rsp_prod = 0
+    conn.begin = True                           # the page is touched at the turn's end only
     conn.notify = True                          # a guest that waits to be connected is woken (SPEC 2.2)
     mark_ready(s, conn)
     mark_dirty(s, conn)
-    return 0
+
+
+cdef bint ring_began(Store *s, Conn *conn) noexcept nogil:
+    if conn.page == NULL or conn.begin or not ring_reconnects(<Page *>conn.page) \
+            or not conn.domain.features & FEATURE_RECONNECTION:
+        return False
+    conn_reset(s, conn)
+    ring_begin(s, conn)
+    return True
+
+
+cdef void ring_give_back(Store *s, Conn *conn, uint32_t n) noexcept nogil:
+    conn.req_cons -= n
+    conn.flags |= CONN_MORE
 
 
 cdef void ring_detach(Store *s, Conn *conn) noexcept nogil:

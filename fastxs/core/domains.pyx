@@ -12,11 +12,11 @@ from libc.string cimport memcpy, memset
 
 from fastxs.core.heap cimport at
 from fastxs.core.connection cimport conn_close, conn_new, conn_reset, ring_attach, ring_detach
-from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, KIND_RING, Ace, Conn, DomState, Domain, Perms, Store,
-                                handle, layout)
+from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, DOM_DEAD, DOM_EXISTS, DOM_SHUTDOWN, DOM_WEAK_ID,
+                                KIND_RING, NODE_LEFT, Ace, Conn, DomState, Domain, Perms, Store, handle, layout)
 from fastxs.core.outbox cimport mark_dirty
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_forget, perms_intern
-from fastxs.core.tree cimport node_at, reclaim, stir, tree_path, tree_remove, tree_set_perms
+from fastxs.core.tree cimport node_at, stir, tree_disown, tree_path, tree_remove, tree_set_perms
 from fastxs.core.watches cimport fire_removed, fire_special
 from fastxs.core.wire cimport FEATURE_DOMID_ANY, FEATURE_ERROR, FEATURE_RECONNECTION, FEATURE_WATCHDEPTH
 
@@ -28,10 +28,11 @@ cdef extern from "stdlib.h" nogil:
 
 cdef enum:
     FEATURES = FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCHDEPTH | FEATURE_DOMID_ANY
-    EXISTS = 1                  # DomState.state
-    SHUTDOWN = 2
-    DYING = 4
-    DEAD = 8
+
+
+cdef inline bint is_own(Store *s, uint32_t domid) noexcept nogil:
+    """The two that are there from the beginning to the end."""
+    return domid == s.priv_domid or domid == s.store_domid
 
 
 cdef bint domain_exists(Store *s, uint32_t domid, DomState *state) noexcept nogil:
@@ -40,9 +41,10 @@ cdef bint domain_exists(Store *s, uint32_t domid, DomState *state) noexcept nogi
     if domid >= DOMIDS:
         return False
     if s.border != NULL:
-        return s.border.exists(s.border.self, domid, state) == 0 and state.state & EXISTS and not state.state & DEAD
+        return (s.border.exists(s.border.self, domid, state) == 0 and state.state & DOM_EXISTS
+                and not state.state & DOM_DEAD)
     if s.pretend[domid >> 3] & (1 << (domid & 7)):
-        state.state = EXISTS
+        state.state = DOM_EXISTS
     return state.state != 0
 
 
@@ -61,15 +63,39 @@ cdef Domain *domain_alloc(Store *s, uint32_t domid, uint64_t unique_id) noexcept
     return d
 
 
+cdef bint is_another(Domain *d, const DomState *state) noexcept nogil:
+    """The domid is used anew, and the death of its former user was not told yet."""
+    if state.unique_id == 0 or d.unique_id == 0 or state.unique_id == d.unique_id:
+        return False
+    if state.state & DOM_WEAK_ID and d.conn != NULL:
+        d.unique_id = state.unique_id           # a mapped page keeps the domid: it only has another handle
+        return False
+    return True
+
+
+cdef Domain *domain_meet(Store *s, uint32_t domid, DomState *state) noexcept nogil:
+    """The domain that has this domid now, its state just asked for; what is known of a former one goes."""
+    cdef Domain *d = s.domain[domid]
+    cdef bint there = domain_exists(s, domid, state)
+    if d != NULL and (not there or is_another(d, state)):
+        domain_remove(s, d, True)
+        d = NULL
+    if d == NULL and there:
+        d = domain_alloc(s, domid, state.unique_id)
+    return d
+
+
 cdef Domain *domain_know(Store *s, uint32_t domid) noexcept nogil:
     cdef DomState state
+    cdef Domain *d
     if domid >= DOMIDS:
         return NULL
-    if s.domain[domid] != NULL:
-        return s.domain[domid]
-    if not domain_exists(s, domid, &state):
-        return NULL
-    return domain_alloc(s, domid, state.unique_id)
+    d = s.domain[domid]
+    # A mapped page keeps the domid from being used again; without one it is asked who has it (XSA-322, XSA-417).
+    # A log that is done again changes nothing that its requests did not.
+    if d != NULL and (d.conn != NULL or s.border == NULL or is_own(s, domid) or s.replaying or s.quiet):
+        return d
+    return domain_meet(s, domid, &state)
 
 
 cdef int domains_init(Store *s) noexcept nogil:
@@ -97,9 +123,12 @@ cdef void domains_free(Store *s) noexcept nogil:
 
 cdef int domain_introduce(Store *s, uint32_t domid, uint32_t port) noexcept nogil:
     """First time: map the ring, bind the channel, tell watchers.  Again: bind anew, start anew (SPEC 2.4)."""
-    cdef Domain *d = domain_know(s, domid)
+    cdef DomState state
+    cdef Domain *d
     cdef Conn *conn
     cdef int error = 0
+    memset(&state, 0, sizeof(state))
+    d = s.domain[domid] if is_own(s, domid) else domain_meet(s, domid, &state)
     if d == NULL:
         return EINVAL                           # what mapping the grant of nobody comes to
     conn = d.conn
@@ -122,7 +151,28 @@ cdef int domain_introduce(Store *s, uint32_t domid, uint32_t port) noexcept nogi
         d.introduced = True
         fire_special(s, b"@introduceDomain", 16, -1)
         fire_special(s, b"@introduceDomain", 16, <int32_t>domid)
+        if look_at(s, d, &state):               # it shut down before anybody knew it
+            fire_special(s, b"@releaseDomain", 14, -1)
     return 0
+
+
+cdef void domain_aim(Store *s, Domain *d, Domain *target) noexcept nogil:
+    if d.target >= 0:
+        if d.target_next != NULL:
+            d.target_next.target_prev = d.target_prev
+        if d.target_prev != NULL:
+            d.target_prev.target_next = d.target_next
+        else:
+            s.domain[d.target].targeted_by = d.target_next
+    d.target = -1
+    d.target_prev = d.target_next = NULL
+    if target != NULL:
+        d.target = <int32_t>target.domid
+        d.target_next = target.targeted_by
+        if d.target_next != NULL:
+            d.target_next.target_prev = d
+        target.targeted_by = d
+    stir(s)
 
 
 cdef void reown(Store *s, handle node, uint32_t heir) noexcept nogil:
@@ -164,13 +214,23 @@ cdef int in_tree_order(const void *a, const void *b, void *store) noexcept nogil
     return -1 if node_at(s, x).birth < node_at(s, y).birth else 1
 
 
+cdef bint stands_alone(Store *s, handle h, uint32_t domid) noexcept nogil:
+    """It stands in the tree, and none of its owner's nodes above it takes it along."""
+    cdef handle up = node_at(s, h).parent
+    if node_at(s, h).bits & NODE_LEFT:
+        return False
+    while up:
+        if node_at(s, up).bits & NODE_LEFT or owner_of(s, node_at(s, up).perms) == domid:
+            return False
+        up = node_at(s, up).parent
+    return True
+
+
 cdef void drop_nodes(Store *s, Domain *d) noexcept nogil:
     """Its nodes go, each with all below it (XSA-419); `/` and the specials fall to the privileged domain instead."""
-    cdef handle h, up, top, following
+    cdef handle h, following
     cdef uint32_t count = 0, i
     cdef handle *tops
-    while reclaim(s, 1 << 20):                  # so that only what stands in the tree is on the list
-        pass
     h = d.nodes
     while h:
         following = node_at(s, h).mine_next
@@ -185,12 +245,7 @@ cdef void drop_nodes(Store *s, Domain *d) noexcept nogil:
     count = 0
     h = d.nodes
     while h:
-        top = 0                                 # is another of its nodes above?  Then that one takes this along
-        up = node_at(s, h).parent
-        while up and not top:
-            top = up if owner_of(s, node_at(s, up).perms) == d.domid else 0
-            up = node_at(s, up).parent
-        if not top:
+        if stands_alone(s, h, d.domid):
             tops[count] = h
             count += 1
         h = node_at(s, h).mine_next
@@ -202,12 +257,11 @@ cdef void drop_nodes(Store *s, Domain *d) noexcept nogil:
         fire_removed(s, s.scratch.data, s.scratch.len, tops[i])
         tree_remove(s, tops[i])
     free(tops)
-    while reclaim(s, 1 << 20):
-        pass
+    tree_disown(s, d)                           # their memory comes back in slices, like that of any removed node
 
 
 cdef void domain_remove(Store *s, Domain *d, bint plain) noexcept nogil:
-    cdef uint32_t domid = d.domid, i
+    cdef uint32_t domid = d.domid
     cdef bint introduced = d.introduced
     cdef Conn *conn = d.conn
     if conn != NULL:                            # first its own watches: it gets no events of its own death
@@ -222,12 +276,9 @@ cdef void domain_remove(Store *s, Domain *d, bint plain) noexcept nogil:
         d.conn = NULL
     drop_nodes(s, d)
     perms_forget(s, d, s.priv_domid)
-    if d.target >= 0 and s.domain[d.target] != NULL:
-        s.domain[d.target].targeted -= 1
-    if d.targeted:                              # somebody's target: few domains ever are (XSA-233)
-        for i in range(DOMIDS):
-            if s.domain[i] != NULL and s.domain[i].target == <int32_t>domid:
-                s.domain[i].target = -1
+    domain_aim(s, d, NULL)
+    while d.targeted_by != NULL:                # whose target it was (XSA-233)
+        domain_aim(s, d.targeted_by, NULL)
     free(d)
     s.domain[domid] = NULL
     s.domains -= 1
@@ -238,24 +289,16 @@ cdef void domain_remove(Store *s, Domain *d, bint plain) noexcept nogil:
         fire_special(s, b"@releaseDomain", 14, <int32_t>domid)
 
 
-cdef void domain_shut(Store *s, Domain *d) noexcept nogil:
-    d.shutdown = True
-    fire_special(s, b"@releaseDomain", 14, <int32_t>d.domid)
-
-
 cdef bint look_at(Store *s, Domain *d, const DomState *state) noexcept nogil:
     """What a state means for a known domain; True: the plain @releaseDomain is due."""
-    if d.domid == s.priv_domid or d.domid == s.store_domid:
+    if is_own(s, d.domid):
         return False
-    if not state.state & EXISTS or state.state & DEAD or (state.unique_id and d.unique_id and
-                                                          state.unique_id != d.unique_id):
+    if not state.state & DOM_EXISTS or state.state & DOM_DEAD or is_another(d, state):
         domain_remove(s, d, True)
         return False
-    if state.state & DYING and state.unique_id == 0:
-        domain_remove(s, d, True)               # before Xen 4.21 dying is all that is told (SPEC 2.4)
-        return False
-    if state.state & SHUTDOWN and not d.shutdown and d.introduced:
-        domain_shut(s, d)
+    if state.state & DOM_SHUTDOWN and not d.shutdown and d.introduced:
+        d.shutdown = True
+        fire_special(s, b"@releaseDomain", 14, <int32_t>d.domid)
         return True
     return False
 
@@ -263,20 +306,19 @@ cdef bint look_at(Store *s, Domain *d, const DomState *state) noexcept nogil:
 cdef void domains_check(Store *s) noexcept nogil:
     cdef DomState state
     cdef bint due = False
-    cdef int more = 0
-    cdef uint32_t i
-    if s.border == NULL:
-        return
-    while True:
-        more = s.border.changed(s.border.self, &state)
-        if more != 1:
-            break
+    while s.border.changed(s.border.self, &state):
         if state.domid < DOMIDS and s.domain[state.domid] != NULL:
             due |= look_at(s, s.domain[state.domid], &state)
-    if more < 0:                                # the border cannot tell what changed: ask of each that is known
-        for i in range(DOMIDS):
-            if s.domain[i] != NULL:
-                domain_exists(s, i, &state)
-                due |= look_at(s, s.domain[i], &state)
     if due:
         fire_special(s, b"@releaseDomain", 14, -1)
+
+
+cdef void domains_greet(Store *s) noexcept nogil:
+    cdef DomState state
+    cdef Domain *d
+    while s.border.changed(s.border.self, &state):
+        # Xen itself wrote the port into the page; what a toolstack built is introduced by it.
+        if state.domid < DOMIDS and not is_own(s, state.domid) and domain_introduce(s, state.domid, 0):
+            d = s.domain[state.domid]
+            if d != NULL:
+                domain_remove(s, d, False)

@@ -62,6 +62,7 @@ cdef enum:
     NODE_GHOST = 0x1000         # left the tree; a snapshot may still see it
     NODE_UNCHARGED = 0x2000     # no longer counted to its owner
     NODE_OUT = 0x4000           # the value did not fit: its handle stands in its place
+    NODE_LEFT = 0x8000          # was removed, with all below it: its memory comes back in slices
 
 cdef struct Node:               # with its name and, where it fits, its value: two adjacent cache lines
     uint32_t hash               # of (parent's hash, name): so the path's bytes alone tell it
@@ -170,7 +171,9 @@ cdef struct Domain:             # owned by Store.domain[domid]; there while the 
     uint32_t aces_place         # and that entry's index
     uint64_t unique_id
     Conn *conn                  # the ring's connection, or NULL; owned by Store.conn
-    uint32_t targeted           # how many domains have this one as target
+    Domain *targeted_by         # the domains that have this one as target, by `target_next`
+    Domain *target_prev         # place in its target's list
+    Domain *target_next
     int64_t now[QUOTAS]
     int64_t high[QUOTAS]
     uint32_t limit[QUOTAS]
@@ -365,13 +368,23 @@ cdef struct Conn:               # owned by Store.conn[index]
     uint32_t port               # local event channel port
     uint32_t req_cons           # our two indices; the page only gets copies, a guest cannot move them
     uint32_t rsp_prod
+    uint32_t room               # bytes that its answers may fill, when it was last read
+    uint32_t owed               # requests of which some of the answer did not fit there
+    bint begin                  # the page is to be set up as a ring begins, at this turn's end
     bint notify                 # they moved in this turn: publish and notify
 
 # ---- the hypervisor as the core sees it; filled by fastxs.hypervisor.border ----------------------
 
+cdef enum:                      # DomState.state; the first four are libxenmanage's
+    DOM_EXISTS = 1
+    DOM_SHUTDOWN = 2
+    DOM_DYING = 4               # being torn down
+    DOM_DEAD = 8                # torn down; a zombie while somebody maps a page of it
+    DOM_WEAK_ID = 16            # `unique_id` is made of the domain's handle, which the toolstack may change
+
 cdef struct DomState:
     uint32_t domid
-    uint32_t state              # bits: 1 exists, 2 shutdown, 4 dying, 8 dead
+    uint32_t state              # DOM_...
     uint64_t unique_id          # 0: not known
 
 cdef struct Border:
@@ -386,9 +399,9 @@ cdef struct Border:
     int (*bind)(void *self, uint32_t domid, uint32_t remote, uint32_t *port) noexcept nogil
     void (*unbind)(void *self, uint32_t port) noexcept nogil
     void (*notify)(void *self, uint32_t port) noexcept nogil
-    int (*pending)(void *self, uint32_t *ports, int room) noexcept nogil    # how many
+    int (*pending)(void *self, uint32_t *ports, int room) noexcept nogil    # how many; -1: some were lost
     void (*unmask)(void *self, const uint32_t *ports, int count) noexcept nogil
-    int (*changed)(void *self, DomState *state) noexcept nogil              # 1: one more, 0: none, -1: scan instead
+    bint (*changed)(void *self, DomState *state) noexcept nogil  # one more domain whose state is news; False: none
 
 # ---- the store: everything there is --------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, strtol, strtoul
 from libc.string cimport memchr, memcpy, memset, strlen
 
-from fastxs.core.domains cimport domain_introduce, domain_know, domain_remove
+from fastxs.core.domains cimport domain_aim, domain_introduce, domain_know, domain_remove
 from fastxs.core.heap cimport at, buf_add, buf_room, fx_hash
 from fastxs.core.model cimport (ACE_STALE, CONN_WAITED, C_COMMITS, C_CONFLICTS, C_ERRORS, C_REPLAYS, C_REQUESTS,
                                 DOMIDS, DOMID_ANY, DOMID_SELF, OPS, PAYLOAD_MAX, QUOTAS, Q_MEMORY, Q_NODES,
@@ -852,11 +852,7 @@ cdef int do_set_target(Store *s, Req *r) noexcept nogil:
     d = s.domain[domid]
     if d == NULL or not d.introduced or s.domain[target] == NULL or not s.domain[target].introduced:
         return ENOENT
-    if d.target >= 0 and s.domain[d.target] != NULL:
-        s.domain[d.target].targeted -= 1
-    d.target = <int32_t>target
-    s.domain[target].targeted += 1
-    stir(s)
+    domain_aim(s, d, s.domain[target])
     return ok(s, r)
 
 

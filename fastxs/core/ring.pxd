@@ -11,7 +11,7 @@ cdef struct Page:               # struct xenstore_domain_interface; the guest ma
     uint32_t server_features    # ours
     uint32_t connection         # 0 connected, 1 the guest asks to begin anew
     uint32_t error              # ours
-    uint32_t evtchn_port
+    uint32_t evtchn_port        # Xen's, for domains that were there before any toolstack (SPEC 2.1); 0: none
 
 cdef enum:
     RING_SIZE = 1024
@@ -29,5 +29,8 @@ cdef int ring_writable(Page *page, uint32_t rsp_prod) noexcept nogil
 cdef void ring_copy_out(Page *page, uint32_t rsp_prod, const char *data, uint32_t n) noexcept nogil
 # Make our indices visible, after the bytes they stand for.
 cdef void ring_publish(Page *page, uint32_t req_cons, uint32_t rsp_prod) noexcept nogil
+# True: the guest asks to begin anew, and nothing but that field means anything now.
+cdef bint ring_reconnects(Page *page) noexcept nogil
+cdef uint32_t ring_port(Page *page) noexcept nogil
 cdef void ring_start(Page *page, uint32_t features) noexcept nogil
 cdef void ring_fail(Page *page, uint32_t error) noexcept nogil

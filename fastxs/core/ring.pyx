@@ -54,6 +54,14 @@ cdef void ring_publish(Page *page, uint32_t req_cons, uint32_t rsp_prod) noexcep
     fx_fence()                                  # before the notify, and before we look at its indices again
 
 
+cdef bint ring_reconnects(Page *page) noexcept nogil:
+    return fx_acquire(&page.connection) == 1
+
+
+cdef uint32_t ring_port(Page *page) noexcept nogil:
+    return fx_acquire(&page.evtchn_port)
+
+
 cdef void ring_start(Page *page, uint32_t features) noexcept nogil:
     """As a ring begins: indices 0, connected, what this daemon can do (SPEC 2.1, 2.2)."""
     page.server_features = features

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from fastxs.core.heap cimport at
 from libc.string cimport memcpy
 
-from fastxs.core.model cimport NODE_OUT, Buf, Kids, Node, Store, View, handle
+from fastxs.core.model cimport NODE_OUT, Buf, Domain, Kids, Node, Store, View, handle
 
 cdef struct Version:            # what a snapshot sees of a node; borrowed
     const char *value
@@ -81,6 +81,8 @@ cdef int tree_set_perms(Store *s, handle node, handle perms) noexcept nogil
 cdef void tree_remove(Store *s, handle node) noexcept nogil
 # Up to `steps` nodes of what left the tree; True: more to do.
 cdef bint reclaim(Store *s, uint32_t steps) noexcept nogil
+# Its nodes, all removed by now, are counted to nobody any more.
+cdef void tree_disown(Store *s, Domain *d) noexcept nogil
 
 # What a snapshot at `stamp` sees of a node that it sees.
 cdef void tree_version(Store *s, handle node, uint64_t stamp, Version *seen) noexcept nogil

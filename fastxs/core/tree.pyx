@@ -21,7 +21,7 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 
 from fastxs.core.heap cimport (at, bucket, buf_add, buf_room, fx_hash, fx_prefetch, give, rounded, table_add,
                                table_drop, take)
-from fastxs.core.model cimport (DOMIDS, DOMID_ANY, NODE_GHOST, NODE_OUT, NODE_SIZE, NODE_UNCHARGED, Q_MEMORY, Q_NODES,
+from fastxs.core.model cimport (DOMIDS, DOMID_ANY, NODE_GHOST, NODE_LEFT, NODE_OUT, NODE_SIZE, NODE_UNCHARGED, Q_MEMORY, Q_NODES,
                                 RIGHT_READ, VIEW_LOST, Ace, Buf, Domain, Held, Kids, Node, Reclaim, Step, Store, View,
                                 handle, layout)
 from fastxs.core.paths cimport component_end
@@ -520,6 +520,7 @@ cdef void tree_remove(Store *s, handle h) noexcept nogil:
     k.count -= 1
     k.bytes -= node.name_len + 1
     k.gen = s.stamp
+    node.bits |= NODE_LEFT
     ghost = keep(s, h, node.birth, True)
     if ghost == 0:
         leave(s, h, False)
@@ -592,6 +593,14 @@ cdef bint reclaim_some(Store *s, Reclaim *r) noexcept nogil:
     free_node(s, h)
     r.at = up
     return h == r.root
+
+
+cdef void tree_disown(Store *s, Domain *d) noexcept nogil:
+    cdef handle h
+    while d.nodes:
+        h = d.nodes
+        uncharge(s, h)
+        node_at(s, h).bits |= NODE_UNCHARGED
 
 
 cdef bint reclaim(Store *s, uint32_t steps) noexcept nogil:

@@ -20,19 +20,20 @@ from libc.string cimport memchr, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, itimerspec, timespec
 from posix.unistd cimport close, read, write
 
-from fastxs.core.connection cimport conn_close, conn_new, conn_read, conn_refuse, conn_write, mark_ready
+from fastxs.core.connection cimport (conn_close, conn_new, conn_owe, conn_owes, conn_read, conn_refuse, conn_write,
+                                     mark_ready, ring_began, ring_give_back)
 from fastxs.core.domains cimport domains_check
 from fastxs.core.heap cimport buf_add, buf_free
 from fastxs.core.model cimport (CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN_GONE, CONN_HUP, CONN_IGNORED,
                                 CONN_MORE, CONN_READY, CONN_WAITED, CONN_WAITS, CONN_WANTOUT, C_ACCEPTED, C_TURNS,
-                                C_WAITS, HEADER, KIND_SOCKET, PAYLOAD_MAX, PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW,
+                                C_WAITS, HEADER, KIND_RING, KIND_SOCKET, PAYLOAD_MAX, PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW,
                                 WINDOWS, Conn, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_is_full
 from fastxs.core.quota cimport say
 from fastxs.core.ring cimport RING_PROTO
 from fastxs.core.requests cimport must_wait, serve
 from fastxs.core.trace cimport trace_flush
-from fastxs.core.tree cimport LARGE, Hint, hint_nodes, hint_path
+from fastxs.core.tree cimport LARGE, Hint, hint_nodes, hint_path, reclaim
 from fastxs.core.wire cimport Header
 
 LAYOUT = layout()
@@ -80,6 +81,7 @@ cdef enum:
     EVENTS = 256                # of one wait
     SHARE = 64                  # requests of one peer in one turn
     ACCEPTS = 64                # new connections in one turn
+    RECLAIM_TURN = 1024         # nodes that were removed, given back at a turn's end
     DEAF_NS = 100000000         # then try again to accept
     STAY_NS = 1000000           # traffic is dense if the loop comes back within a millisecond
 
@@ -196,25 +198,39 @@ cdef void accept_some(Store *s) noexcept nogil:
         s.counter[C_ACCEPTED] += 1
 
 
+cdef void take_port(Store *s, uint32_t port) noexcept nogil:
+    cdef Conn *conn
+    if <int>port == s.border.virq_port:
+        domains_check(s)
+    elif port < s.port_cap and s.port_conn[port]:
+        conn = s.conn[s.port_conn[port] - 1]
+        conn.flags |= CONN_MORE
+        if conn.flags & CONN_FULL:
+            mark_dirty(s, conn)                 # it may have taken something
+        mark_ready(s, conn)
+
+
+cdef void take_all_ports(Store *s) noexcept nogil:
+    """The device lost some: any may have fired, and any of them may be masked."""
+    cdef uint32_t port = <uint32_t>s.border.virq_port
+    take_port(s, port)
+    s.border.unmask(s.border.self, &port, 1)
+    for port in range(s.port_cap):
+        if s.port_conn[port]:
+            take_port(s, port)
+            s.border.unmask(s.border.self, &port, 1)
+
+
 cdef void take_ports(Store *s) noexcept nogil:
     """One read tells many ports; each is masked until the turn's end."""
     cdef uint32_t *ports = s.ports + s.port_count
     cdef int n = s.border.pending(s.border.self, ports, <int>(PORTS_MAX - s.port_count)), i
-    cdef uint32_t port
-    cdef Conn *conn
-    if n <= 0:
+    if n < 0:
+        take_all_ports(s)
         return
     s.port_count += <uint32_t>n
     for i in range(n):
-        port = ports[i]
-        if <int>port == s.border.virq_port:
-            domains_check(s)
-        elif port < s.port_cap and s.port_conn[port]:
-            conn = s.conn[s.port_conn[port] - 1]
-            conn.flags |= CONN_MORE
-            if conn.flags & CONN_FULL:
-                mark_dirty(s, conn)             # it may have taken something
-            mark_ready(s, conn)
+        take_port(s, ports[i])
 
 
 cdef bint gather(Store *s, int timeout_ms) noexcept nogil:
@@ -261,6 +277,7 @@ cdef struct Fetched:            # what one peer sent, read but not served yet
     Conn *conn
     char *window                # borrowed: one of the store's, or the connection's own buffer
     uint32_t total
+    uint32_t fresh              # of these, read in this turn
     uint32_t lives
     bint in_place
     Hint hint
@@ -268,6 +285,8 @@ cdef struct Fetched:            # what one peer sent, read but not served yet
 
 cdef bint fetch(Store *s, Conn *conn, Fetched *f, char *window) noexcept nogil:
     """One read; False: there is nothing to serve."""
+    if conn.kind == KIND_RING and ring_began(s, conn):
+        return False
     if conn.flags & (CONN_DEAD | CONN_IGNORED):
         if conn.flags & CONN_DEAD:
             mark_dirty(s, conn)
@@ -283,6 +302,7 @@ cdef bint fetch(Store *s, Conn *conn, Fetched *f, char *window) noexcept nogil:
     f.window = window
     f.lives = conn.lives
     f.total = conn.inp.len - conn.inp.pos
+    f.fresh = 0
     f.hint.count = 0
     # What was left of the last turn: much of it is served where it lies, little goes in front of one more read.
     f.in_place = f.total > WINDOW - READ_MAX or (f.total and not conn.flags & CONN_MORE)
@@ -293,7 +313,8 @@ cdef bint fetch(Store *s, Conn *conn, Fetched *f, char *window) noexcept nogil:
         memcpy(window, conn.inp.data + conn.inp.pos, f.total)
         conn.inp.pos = conn.inp.len = 0
     if conn.flags & CONN_MORE:
-        f.total += conn_read(s, conn, window + f.total, READ_MAX)
+        f.fresh = conn_read(s, conn, window + f.total, READ_MAX)
+        f.total += f.fresh
     return True
 
 
@@ -323,7 +344,7 @@ cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
             return
         if f.total - i - HEADER < h.len:
             break
-        if served == SHARE or out_is_full(conn):
+        if served == SHARE or out_is_full(conn) or conn_owes(s, conn):
             left = True
             break
         if s.guarded != NULL and must_wait(s, conn, &h, f.window + i + HEADER):
@@ -331,11 +352,16 @@ cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
             break
         serve(s, conn, &h, f.window + i + HEADER)
         conn.flags &= ~CONN_WAITED
+        if conn.kind == KIND_RING:
+            conn_owe(s, conn)
         if conn.flags & (CONN_DEAD | CONN_IGNORED) or conn.lives != f.lives:
             return
         served += 1
         i += HEADER + h.len
-    if f.in_place and i < f.total:
+    if left and conn.kind == KIND_RING and f.total - i <= f.fresh:
+        ring_give_back(s, conn, f.total - i)
+        conn.inp.pos = conn.inp.len = 0
+    elif f.in_place and i < f.total:
         conn.inp.pos += i
     elif i < f.total:
         if buf_add(&conn.inp, f.window + i, f.total - i):
@@ -460,6 +486,8 @@ cdef void turn(Store *s) noexcept nogil:
     s.counter[C_TURNS] += 1
     apply(s)
     publish(s)
+    if s.reclaim_first != NULL:
+        reclaim(s, RECLAIM_TURN)
 
 
 cdef void arm(Store *s, uint64_t ns) noexcept nogil:
@@ -480,6 +508,10 @@ cdef void rearm(Store *s, uint64_t stay_until) noexcept nogil:
     arm(s, 0 if first == 0 else first - t if first > t else 1)
 
 
+cdef inline bint carried(Store *s) noexcept nogil:
+    return s.ready_first != NULL or s.dirty != NULL or s.port_count != 0 or s.reclaim_first != NULL
+
+
 cdef void plane_run(Store *s) noexcept nogil:
     cdef uint64_t start = now(), one = 1
     cdef bint stay = s.linger_ns != 0 and start - s.left_ns < STAY_NS, timed = stay
@@ -495,18 +527,18 @@ cdef void plane_run(Store *s) noexcept nogil:
         if s.says:
             break                               # lines for the log
         if stay:
-            if gather(s, 0 if s.ready_first != NULL else -1):
+            if gather(s, 0 if s.ready_first != NULL or s.reclaim_first != NULL else -1):
                 break
         elif s.ready_first == NULL:
             break
         elif gather(s, 0):
             break
         s.now_ns = now()
-        if s.ready_first != NULL or s.dirty != NULL or s.port_count or s.waits != NULL:
+        if carried(s) or s.waits != NULL:
             turn(s)
         if s.now_ns - start > 2 * s.linger_ns + STAY_NS:
             break
-    if s.ready_first != NULL or s.dirty != NULL or s.port_count or (s.waits != NULL and s.guarded == NULL):
+    if carried(s) or (s.waits != NULL and s.guarded == NULL):
         write(s.wake_fd, &one, 8)               # carried work: the set is readable at once
     if timed or s.waits != NULL or s.deaf:
         rearm(s, 0)

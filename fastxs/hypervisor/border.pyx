@@ -6,11 +6,10 @@ to know rings' contents and domains' meaning.
 
     libxenevtchn.so.1, libxengnttab.so.1            always
     libxenmanage.so.1                               domain states, Xen 4.21 and later
-    libxenctrl.so.4.N, newest first                 else: xc_domain_getinfolist, of which only the first
-                                                    two fields are read (domid, flags), alike in all versions
+    libxenctrl.so.4.N, newest first                 else (see `states`)
 """
-from libc.errno cimport EINVAL, ESRCH, errno
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.errno cimport EFBIG, EINVAL, ESRCH, errno
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset, strerror
 from posix.fcntl cimport O_CLOEXEC, O_RDWR, open as c_open
@@ -20,6 +19,7 @@ from posix.unistd cimport close, read, write
 
 from fastxs._core cimport Border
 from fastxs.core.model cimport DomState
+from fastxs.hypervisor.states cimport Look, list_domains, look_at_one, look_changed, look_close, look_open
 
 cdef extern from "dlfcn.h" nogil:
     enum:
@@ -34,19 +34,9 @@ cdef enum:
     VIRQ_DOM_EXC = 3
     GRANT_XENSTORE = 1          # GNTTAB_RESERVED_XENSTORE (SPEC 2.4)
     IOCTL_BACKEND_EVTCHN = 0x4200               # /dev/xen/xenbus_backend (SPEC 2.5)
-    FLAG_DYING = 1              # xc_domaininfo_t.flags
-    FLAG_SHUTDOWN = 4
-    STATE_EXISTS = 1            # DomState.state, and libxenmanage's
-    STATE_SHUTDOWN = 2
-    STATE_DYING = 4
-    INFO_BYTES = 4096           # far more than any version's xc_domaininfo_t
+    IOCTL_EVTCHN_RESET = 0x4505                 # /dev/xen/evtchn
     OLDEST = 3                  # libxenctrl.so.4.3
     NEWEST = 30
-
-cdef struct Record:             # how xc_domaininfo_t begins, in every version
-    uint16_t domid
-    uint16_t pad
-    uint32_t flags
 
 cdef struct Libs:               # owned by its Hypervisor
     void *evtchn                # handles of the libraries
@@ -55,6 +45,7 @@ cdef struct Libs:               # owned by its Hypervisor
     void *manage
     char *dom0_page
     int fd
+    Look look                   # only without libxenmanage
     void *(*evtchn_open)(void *, unsigned) noexcept nogil
     int (*evtchn_close)(void *) noexcept nogil
     int (*evtchn_fd)(void *) noexcept nogil
@@ -69,12 +60,13 @@ cdef struct Libs:               # owned by its Hypervisor
     int (*gnttab_unmap)(void *, void *, uint32_t) noexcept nogil
     void *(*xc_open)(void *, void *, unsigned) noexcept nogil
     int (*xc_close)(void *) noexcept nogil
-    int (*xc_list)(void *, uint32_t, unsigned, void *) noexcept nogil
+    list_domains xc_list
     void *(*manage_open)(void *, unsigned) noexcept nogil
     int (*manage_close)(void *) noexcept nogil
     int (*manage_info)(void *, unsigned, unsigned *, unsigned *, uint64_t *) noexcept nogil
     int (*manage_poll)(void *, unsigned *, unsigned *, unsigned *, uint64_t *) noexcept nogil
     int (*unmask_many)(void *, const uint32_t *, unsigned) noexcept nogil   # simxen's, for a write to the device
+    int (*reset)(void *) noexcept nogil                                     # simxen's, for the device's ioctl
     void *(*dom0_map)() noexcept nogil                                      # simxen's
     uint32_t (*dom0_port)() noexcept nogil
 
@@ -90,36 +82,28 @@ cdef int b_exists(void *self, uint32_t domid, DomState *state) noexcept nogil:
     cdef Libs *libs = <Libs *>self
     cdef unsigned bits = 0, caps = 0
     cdef uint64_t unique_id = 0
-    cdef char[INFO_BYTES] info
-    cdef Record *r = <Record *>info
-    state.domid = domid
-    state.state = 0
-    if libs.manage != NULL:
-        if libs.manage_info(libs.manage, domid, &bits, &caps, &unique_id) < 0:
-            return ESRCH
-        state.state = bits
-        state.unique_id = unique_id
-        return 0
-    memset(info, 0, sizeof(Record))
-    if libs.xc_list(libs.xc, domid, 1, info) != 1 or r.domid != domid:
+    if libs.manage == NULL:
+        return look_at_one(&libs.look, domid, state)
+    if libs.manage_info(libs.manage, domid, &bits, &caps, &unique_id) < 0:
         return ESRCH
-    state.state = STATE_EXISTS | (STATE_SHUTDOWN if r.flags & FLAG_SHUTDOWN else 0) \
-        | (STATE_DYING if r.flags & FLAG_DYING else 0)
+    state.domid = domid
+    state.state = bits
+    state.unique_id = unique_id
     return 0
 
 
-cdef int b_changed(void *self, DomState *state) noexcept nogil:
+cdef bint b_changed(void *self, DomState *state) noexcept nogil:
     cdef Libs *libs = <Libs *>self
     cdef unsigned domid = 0, bits = 0, caps = 0
     cdef uint64_t unique_id = 0
     if libs.manage == NULL:
-        return -1
+        return look_changed(&libs.look, state)
     if libs.manage_poll(libs.manage, &domid, &bits, &caps, &unique_id) < 0:
-        return 0
+        return False
     state.domid = domid
     state.state = bits
     state.unique_id = unique_id
-    return 1
+    return True
 
 
 cdef int b_own_ring(void *self, char **page, uint32_t *port) noexcept nogil:
@@ -185,7 +169,14 @@ cdef void b_notify(void *self, uint32_t port) noexcept nogil:
 
 cdef int b_pending(void *self, uint32_t *ports, int room) noexcept nogil:
     """One read of the device: many ports, each masked until it is unmasked."""
-    cdef ssize_t n = read((<Libs *>self).fd, ports, <size_t>room * sizeof(uint32_t))
+    cdef Libs *libs = <Libs *>self
+    cdef ssize_t n = read(libs.fd, ports, <size_t>room * sizeof(uint32_t))
+    if n < 0 and errno == EFBIG:                # the device's own ring ran over (SPEC 2.5)
+        if libs.reset != NULL:
+            libs.reset(libs.evtchn)
+        else:
+            ioctl(libs.fd, IOCTL_EVTCHN_RESET, 0)
+        return -1
     return <int>(n // <ssize_t>sizeof(uint32_t)) if n > 0 else 0
 
 
@@ -235,6 +226,7 @@ cdef class Hypervisor(Border):
         if libs.manage != NULL:
             libs.manage_close(libs.manage)
         if libs.xc != NULL:
+            look_close(&libs.look)
             libs.xc_close(libs.xc)
         if libs.gnttab != NULL:
             libs.gnttab_close(libs.gnttab)
@@ -299,6 +291,7 @@ cdef class Hypervisor(Border):
         libs.gnttab_unmap = <int (*)(void *, void *, uint32_t) noexcept nogil>symbol(gnttab, b"xengnttab_unmap")
         libs.unmask_many = <int (*)(void *, const uint32_t *, unsigned) noexcept nogil>dlsym(
             evtchn, b"simxen_unmask_many")
+        libs.reset = <int (*)(void *) noexcept nogil>dlsym(evtchn, b"simxen_reset")
         libs.dom0_map = <void *(*)() noexcept nogil>dlsym(evtchn, b"simxen_dom0_map")
         libs.dom0_port = <uint32_t (*)() noexcept nogil>dlsym(evtchn, b"simxen_dom0_port")
         return 0
@@ -327,7 +320,7 @@ cdef class Hypervisor(Border):
                                   f"to 4.{NEWEST}; install the Xen libraries, or use --sim")
         libs.xc_open = <void *(*)(void *, void *, unsigned) noexcept nogil>symbol(lib, b"xc_interface_open")
         libs.xc_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xc_interface_close")
-        libs.xc_list = <int (*)(void *, uint32_t, unsigned, void *) noexcept nogil>symbol(lib, b"xc_domain_getinfolist")
+        libs.xc_list = <list_domains>symbol(lib, b"xc_domain_getinfolist")
         return 0
 
     cdef int open_handles(self) except -1:
@@ -347,6 +340,9 @@ cdef class Hypervisor(Border):
             libs.xc = libs.xc_open(NULL, NULL, 0)
         if libs.manage == NULL and libs.xc == NULL:
             raise HypervisorError(errno, f"{self.states} cannot be opened: " + strerror(errno).decode())
+        if libs.manage == NULL and look_open(&libs.look, libs.xc_list, libs.xc):
+            raise HypervisorError(f"{self.states} does not list domains in a form that is known here (Xen 4.3 to 4.20): "
+                                  "install libxenmanage.so.1, which every later Xen has")
         virq = libs.evtchn_virq(libs.evtchn, VIRQ_DOM_EXC)
         if virq < 0:
             raise HypervisorError(errno, "VIRQ_DOM_EXC cannot be bound (does another XenStore daemon run?): "

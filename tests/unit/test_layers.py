@@ -36,6 +36,7 @@ ROOMS = [
     "fastxs.core.check",  # looks at everything, is used by the Engine only
     "fastxs.core.probe",  # a face of single rooms for tests; used by nobody
     "fastxs._core",
+    "fastxs.hypervisor.states",
     "fastxs.hypervisor.border",  # implements the Border that the Engine knows
 ]
 
