@@ -1,14 +1,14 @@
 """How a conversation is written down: `assert guest.read("/a") == "EACCES"`.
 
-Owns the words of a test: a `World` with domains in it, a `Speaker` per connection whose methods give the reply's
-payload as bytes, or the error word as str.  Refuses to know what a right answer is.
+Owns the words of a test: a `World` with domains in it, a `Voice` per connection (a `Speaker` in memory) whose methods
+give the reply's payload as bytes, or the error word as str.  Refuses to know what a right answer is.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tests.support.wire import MemoryPeer, Message, Op
+from tests.support.wire import Face, MemoryPeer, Message, Op
 
 if TYPE_CHECKING:
     from fastxs._core import Engine
@@ -24,13 +24,12 @@ def nul(*words: str | bytes | int) -> bytes:
     return b"".join((word if isinstance(word, bytes) else str(word).encode()) + b"\0" for word in words)
 
 
-class Speaker:
-    """One connection of one domain."""
+class Voice:
+    """One connection of one domain, whatever carries it."""
 
-    def __init__(self, engine: Engine, domid: int) -> None:
+    def __init__(self, peer: Face, domid: int) -> None:
         self.domid = domid
-        self.engine = engine
-        self.peer = MemoryPeer(engine, domid)
+        self.peer = peer
 
     def ask(self, op: int, payload: bytes = b"", tx: int = 0) -> Answer:
         """Any request, any payload.  Every reply must echo the request's type and transaction."""
@@ -117,6 +116,16 @@ class Speaker:
                 found.append(self.peer.recv(0))
             except TimeoutError:
                 return found
+
+
+class Speaker(Voice):
+    """One connection in the engine's memory."""
+
+    peer: MemoryPeer
+
+    def __init__(self, engine: Engine, domid: int) -> None:
+        super().__init__(MemoryPeer(engine, domid), domid)
+        self.engine = engine
 
     def leave(self) -> None:
         self.peer.close()
