@@ -7,7 +7,7 @@ it has replied.  Refuses to know connections' kinds and how nodes are kept.
 Order of checks: unknown type ENOSYS, privilege EACCES, transaction ENOENT, then the operation's own.
 """
 from libc.errno cimport (E2BIG, EACCES, EAGAIN, EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM)
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, strtol, strtoul
 from libc.string cimport memchr, memcpy, memset, strlen

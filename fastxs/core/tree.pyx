@@ -21,9 +21,9 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 
 from fastxs.core.heap cimport (at, bucket, buf_add, buf_room, fx_hash, fx_prefetch, give, rounded, table_add,
                                table_drop, take)
-from fastxs.core.model cimport (DOMIDS, DOMID_ANY, NODE_GHOST, NODE_LEFT, NODE_OUT, NODE_SIZE, NODE_UNCHARGED, Q_MEMORY, Q_NODES,
-                                RIGHT_READ, VIEW_LOST, Ace, Buf, Domain, Held, Kids, Node, Reclaim, Step, Store, View,
-                                handle, layout)
+from fastxs.core.model cimport (DOMIDS, DOMID_ANY, NODE_GHOST, NODE_LEFT, NODE_OUT, NODE_SIZE, NODE_UNCHARGED,
+                                Q_MEMORY, Q_NODES, RIGHT_READ, VIEW_LOST, Ace, Buf, Domain, Held, Kids, Node, Reclaim,
+                                Step, Store, View, handle, layout)
 from fastxs.core.paths cimport component_end
 from fastxs.core.perms cimport owner_of, perms_drop, perms_hold, perms_intern
 from fastxs.core.quota cimport account

@@ -26,8 +26,8 @@ from fastxs.core.domains cimport domains_check
 from fastxs.core.heap cimport buf_add, buf_free
 from fastxs.core.model cimport (CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN_GONE, CONN_HUP, CONN_IGNORED,
                                 CONN_MORE, CONN_READY, CONN_WAITED, CONN_WAITS, CONN_WANTOUT, C_ACCEPTED, C_TURNS,
-                                C_WAITS, HEADER, KIND_RING, KIND_SOCKET, PAYLOAD_MAX, PORTS_MAX, READ_MAX, SAY_ACCEPT, WINDOW,
-                                WINDOWS, Conn, Store, layout)
+                                C_WAITS, HEADER, KIND_RING, KIND_SOCKET, PAYLOAD_MAX, PORTS_MAX, READ_MAX,
+                                SAY_ACCEPT, WINDOW, WINDOWS, Conn, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_is_full
 from fastxs.core.quota cimport say
 from fastxs.core.ring cimport RING_PROTO

@@ -341,8 +341,8 @@ cdef class Hypervisor(Border):
         if libs.manage == NULL and libs.xc == NULL:
             raise HypervisorError(errno, f"{self.states} cannot be opened: " + strerror(errno).decode())
         if libs.manage == NULL and look_open(&libs.look, libs.xc_list, libs.xc):
-            raise HypervisorError(f"{self.states} does not list domains in a form that is known here (Xen 4.3 to 4.20): "
-                                  "install libxenmanage.so.1, which every later Xen has")
+            raise HypervisorError(f"{self.states} lists domains in an unknown form (known: Xen 4.3 to 4.20); "
+                                  "every later one has libxenmanage.so.1: install it")
         virq = libs.evtchn_virq(libs.evtchn, VIRQ_DOM_EXC)
         if virq < 0:
             raise HypervisorError(errno, "VIRQ_DOM_EXC cannot be bound (does another XenStore daemon run?): "

@@ -27,6 +27,6 @@ cdef int look_open(Look *look, list_domains ask, void *xch) noexcept nogil
 cdef void look_close(Look *look) noexcept nogil
 # 0 and what is known of one domain, or ESRCH.
 cdef int look_at_one(Look *look, uint32_t domid, DomState *state) noexcept nogil
-# One more domain whose state is not what it was at the last look (state 0: it is gone); False: no more.  The first call,
-# and that after a False, looks at all domains.
+# One more domain whose state is not what it was at the last look (state 0: it is gone); False: no more.
+# The first call, and the one after a False, looks at all domains.
 cdef bint look_changed(Look *look, DomState *state) noexcept nogil
