@@ -72,7 +72,7 @@ static void after(void)
         chore(&drop_roots, 2);
         chore(&drop_made, domains_made);
     } else if (load_is("churn")) {
-        chore(&unchurn, opt.connections);
+        run(&unchurn, opt.connections, 1, opt.connections, 1, 0);
     }
 }
 
@@ -126,7 +126,7 @@ static void rest(void)
     report(&span, span.rss_open, 0, 0);
 }
 
-static void play(void)
+static void play(uint64_t rss_start)
 {
     if (load_is("introduce") || load_is("die"))
         come_and_go(load_is("die"));
@@ -135,19 +135,23 @@ static void play(void)
     else if (load_is("rest"))
         rest();
     else
-        measure(rss_bytes());
+        measure(rss_start);
 }
 
 static const char usage[] =
     "usage: xsload --socket PATH --workload NAME [options]\n"
-    "  --workload NAME     read write mixed directory churn fill transaction hold\n"
+    "       xsload --socket PATH --hypervisor DIR --domains N [--workload NAME] [options]\n"
+    "  --workload NAME     read write mixed directory churn rest;\n"
+    "                      over sockets: fill transaction hold; with guests: introduce die life\n"
     "  --pid PID           the daemon's: adds its CPU time and memory to the result\n"
-    "  --connections C     (1)\n"
-    "  --depth D           requests in one burst, at most 128 (1)\n"
+    "  --hypervisor DIR    play guests: their requests go over rings\n"
+    "  --domains N         so many, introduced at the start (1)\n"
+    "  --connections C     clients or guests that say something; lives at once (1)\n"
+    "  --depth D           requests in one burst, at most 128, over rings 16 (1)\n"
     "  --slide             keep D under way instead of bursts\n"
-    "  --requests N        how many, all connections together; transactions, not requests (no limit)\n"
+    "  --requests N        how many, all connections together; transactions, domains or lives (no limit)\n"
     "  --seconds T         for at most so long\n"
-    "  --warmup N          requests or transactions that are not counted (0)\n"
+    "  --warmup N          requests, transactions or lives that are not counted (0)\n"
     "  --at LAYOUT         bench, wide or nodes (bench)\n"
     "  --of N              nodes that the layout has (bench: as many as keys)\n"
     "  --keys K            different paths among them (500)\n"
@@ -158,32 +162,52 @@ static const char usage[] =
     "  --echo              the server is xsecho\n"
     "  --cpu N             stay on this CPU\n";
 
+static const struct options defaults = {
+    .cpu = -1, .connections = 1, .depth = 1, .keys = 500, .first = 1000, .domains = 1, .at = &layouts[AT_BENCH],
+};
+
 enum { SLIDE = 256, LOCKSTEP, BARE, ECHO, HELP };
 
 static uint64_t to_number(const char *name, const char *s, uint64_t min, uint64_t max)
 {
-    char *end;
+    char *stop;
     unsigned long long v;
 
     errno = 0;
-    v = strtoull(s, &end, 10);
-    if (errno || *end || end == s || *s == '-' || v < min || v > max)
+    v = strtoull(s, &stop, 10);
+    if (errno || *stop || stop == s || *s == '-' || v < min || v > max)
         errx(2, "--%s %s: a number from %llu to %llu is wanted", name, s, ull(min), ull(max));
     return v;
 }
 
-static void options(int argc, char **argv)
+static const struct layout *to_layout(const char *name)
+{
+    for (int i = 0; i < AT_OWN; i++)
+        if (!strcmp(layouts[i].name, name))
+            return &layouts[i];
+    errx(2, "--at %s: bench, wide or nodes is wanted", name);
+}
+
+static void __attribute__((noreturn)) bad_usage(void)
+{
+    fputs(usage, stderr);
+    exit(2);
+}
+
+static void parse(int argc, char **argv)
 {
     static const struct option longs[] = {
         { "socket", 1, 0, 's' }, { "workload", 1, 0, 'w' }, { "pid", 1, 0, 'p' }, { "connections", 1, 0, 'c' },
         { "depth", 1, 0, 'd' }, { "requests", 1, 0, 'n' }, { "seconds", 1, 0, 't' }, { "warmup", 1, 0, 'u' },
         { "at", 1, 0, 'a' }, { "of", 1, 0, 'o' }, { "keys", 1, 0, 'k' }, { "watches", 1, 0, 'W' },
-        { "first", 1, 0, 'x' }, { "cpu", 1, 0, 'C' }, { "slide", 0, 0, SLIDE }, { "lockstep", 0, 0, LOCKSTEP },
-        { "bare", 0, 0, BARE }, { "echo", 0, 0, ECHO }, { "help", 0, 0, HELP }, { 0, 0, 0, 0 },
+        { "first", 1, 0, 'x' }, { "cpu", 1, 0, 'C' }, { "hypervisor", 1, 0, 'y' }, { "domains", 1, 0, 'D' },
+        { "slide", 0, 0, SLIDE }, { "lockstep", 0, 0, LOCKSTEP }, { "bare", 0, 0, BARE }, { "echo", 0, 0, ECHO },
+        { "help", 0, 0, HELP }, { 0, 0, 0, 0 },
     };
-    const char *at = "bench";
+    cpu_set_t one;
     int o, i;
 
+    optind = 0;                     /* from the beginning, also the second time */
 #define NUMBER(min, max) to_number(longs[i].name, optarg, min, max)
     while ((o = getopt_long(argc, argv, "", longs, &i)) != -1)
         switch (o) {
@@ -195,60 +219,114 @@ static void options(int argc, char **argv)
         case 'n': opt.requests = NUMBER(1, UINT32_MAX); break;
         case 't': opt.seconds = strtod(optarg, NULL); break;
         case 'u': opt.warmup = NUMBER(0, UINT32_MAX); break;
-        case 'a': at = optarg; break;
+        case 'a': opt.at = to_layout(optarg); break;
         case 'o': opt.of = (uint32_t)NUMBER(1, 1000000); break;
         case 'k': opt.keys = (uint32_t)NUMBER(1, 1000000); break;
         case 'W': opt.watches = (uint32_t)NUMBER(0, 100000); break;
         case 'x': opt.first = (uint32_t)NUMBER(1, 1000000); break;
         case 'C': opt.cpu = (int)NUMBER(0, CPU_SETSIZE - 1); break;
+        case 'y': opt.hypervisor = optarg; break;
+        case 'D': opt.domains = (uint32_t)NUMBER(1, SX_MAXDOM / 2); break;
         case SLIDE: opt.slide = true; break;
         case LOCKSTEP: opt.lockstep = true; break;
         case BARE: opt.bare = true; break;
         case ECHO: opt.echo = true; break;
         case HELP: fputs(usage, stdout); exit(0);
-        default: fputs(usage, stderr); exit(2);
+        default: bad_usage();
         }
-    if (optind < argc || !opt.socket || !opt.workload) {
-        fputs(usage, stderr);
-        exit(2);
-    }
-    for (i = 0; i < (int)(sizeof layouts / sizeof *layouts); i++)
-        if (!strcmp(layouts[i].name, at))
-            opt.at = &layouts[i];
-    if (!opt.at)
-        errx(2, "--at %s: bench, wide or nodes is wanted", at);
-    if (!find_load(opt.workload))
-        errx(2, "--workload %s: there is no such one", opt.workload);
-    if (load_is("fill")) {
-        if (opt.connections != 1 || !opt.requests || opt.requests > opt.at->max)
-            errx(2, "fill: one connection and 1 to %u --requests are wanted", opt.at->max);
-        opt.of = opt.keys = (uint32_t)opt.requests;
-    } else if (!opt.of) {
-        opt.of = opt.at == &layouts[0] ? opt.keys : opt.at->max;
-    }
-    if (opt.of > opt.at->max || opt.keys > opt.of)
-        errx(2, "--keys %u --of %u: %s has at most %u nodes", opt.keys, opt.of, at, opt.at->max);
-    if (load_is("transaction") && opt.echo)
-        errx(2, "an echo has no transactions");
-    if (!load_is("hold") && !opt.requests) {
-        if (!(opt.seconds > 0))
-            errx(2, "--requests or --seconds is wanted");
-        opt.requests = UINT32_MAX;
-    }
-}
-
-int main(int argc, char **argv)
-{
-    cpu_set_t one;
-
-    options(argc, argv);
-    next_x = opt.first;
+    if (optind < argc)
+        bad_usage();
     if (opt.cpu >= 0) {
         CPU_ZERO(&one);
         CPU_SET(opt.cpu, &one);
         if (sched_setaffinity(0, sizeof one, &one) < 0)
             err(1, "CPU %d", opt.cpu);
     }
-    measure();
+}
+
+static bool is_one_of(const char *names)
+{
+    const char *at = strstr(names, opt.workload);
+    size_t n = strlen(opt.workload);
+
+    return n && at && (at == names || at[-1] == ' ') && (!at[n] || at[n] == ' ');
+}
+
+/* What options mean together, for one run. */
+static void settle(void)
+{
+    if (!is_one_of(opt.hypervisor ? "read write mixed directory churn rest introduce die life"
+                                  : "read write mixed directory churn rest fill transaction hold"))
+        errx(2, "--workload %s: there is no such one", opt.workload);
+    if (opt.hypervisor) {
+        opt.at = &layouts[AT_OWN];
+        opt.of = opt.keys = OWN_NODES;
+        if (opt.depth > RING_DEPTH || (opt.connections > opt.domains && !load_is("life")))
+            errx(2, "--depth %u --connections %u: at most %u and %u", opt.depth, opt.connections, RING_DEPTH,
+                 opt.domains);
+    } else if (load_is("fill")) {
+        if (opt.connections != 1 || !opt.requests || opt.requests > opt.at->max)
+            errx(2, "fill: one connection and 1 to %u --requests are wanted", opt.at->max);
+        opt.of = opt.keys = (uint32_t)opt.requests;
+    } else if (!opt.of) {
+        opt.of = opt.at == &layouts[AT_BENCH] ? opt.keys : opt.at->max;
+    }
+    if (opt.of > opt.at->max || opt.keys > opt.of)
+        errx(2, "--keys %u --of %u: %s has at most %u nodes", opt.keys, opt.of, opt.at->name, opt.at->max);
+    if (load_is("transaction") && opt.echo)
+        errx(2, "an echo has no transactions");
+    if (!load_is("hold") && !opt.requests) {
+        if (!(opt.seconds > 0) || load_is("introduce") || load_is("die"))
+            errx(2, "--requests or --seconds is wanted");
+        opt.requests = UINT32_MAX;
+    }
+}
+
+/* The options of one run in each line, over those of the command line. */
+static void play_lines(char *program)
+{
+    const struct options given = opt;
+    char line[1024], *words[64], *rest;
+
+    while (fgets(line, sizeof line, stdin)) {
+        int n = 1;
+
+        words[0] = program;
+        for (char *word = strtok_r(line, " \n", &rest); word && n < 63; word = strtok_r(NULL, " \n", &rest))
+            words[n++] = word;
+        words[n] = NULL;
+        opt = given;
+        parse(n, words);
+        settle();
+        play(rss_bytes());
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct options given;
+    uint64_t rss_start;
+
+    opt = defaults;
+    parse(argc, argv);
+    if (!opt.socket || (!opt.workload && !opt.hypervisor))
+        bad_usage();
+    if (opt.workload)
+        settle();
+    given = opt;
+    rss_start = rss_bytes();
+    engine_open();
+    if (opt.hypervisor) {
+        populate();
+        opt = given;
+    } else {
+        connect_all();
+    }
+    if (opt.workload)
+        play(rss_start);
+    if (!opt.workload || load_is("hold"))
+        play_lines(argv[0]);
+    if (given.hypervisor)
+        sxg_close(&hv);
     return count.errors ? 1 : 0;
 }

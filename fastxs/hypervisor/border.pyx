@@ -53,19 +53,16 @@ cdef struct Libs:               # owned by its Hypervisor
     int (*evtchn_virq)(void *, unsigned) noexcept nogil
     int (*evtchn_unbind)(void *, uint32_t) noexcept nogil
     int (*evtchn_notify)(void *, uint32_t) noexcept nogil
-    int (*evtchn_unmask)(void *, uint32_t) noexcept nogil
     void *(*gnttab_open)(void *, unsigned) noexcept nogil
     int (*gnttab_close)(void *) noexcept nogil
     void *(*gnttab_map)(void *, uint32_t, uint32_t, int) noexcept nogil
     int (*gnttab_unmap)(void *, void *, uint32_t) noexcept nogil
-    void *(*xc_open)(void *, void *, unsigned) noexcept nogil
     int (*xc_close)(void *) noexcept nogil
-    list_domains xc_list
-    void *(*manage_open)(void *, unsigned) noexcept nogil
     int (*manage_close)(void *) noexcept nogil
     int (*manage_info)(void *, unsigned, unsigned *, unsigned *, uint64_t *) noexcept nogil
     int (*manage_poll)(void *, unsigned *, unsigned *, unsigned *, uint64_t *) noexcept nogil
     int (*unmask_many)(void *, const uint32_t *, unsigned) noexcept nogil   # simxen's, for a write to the device
+    int (*pending_many)(void *, uint32_t *, unsigned) noexcept nogil        # simxen's, for a read of the device
     int (*reset)(void *) noexcept nogil                                     # simxen's, for the device's ioctl
     void *(*dom0_map)() noexcept nogil                                      # simxen's
     uint32_t (*dom0_port)() noexcept nogil
@@ -170,14 +167,21 @@ cdef void b_notify(void *self, uint32_t port) noexcept nogil:
 cdef int b_pending(void *self, uint32_t *ports, int room) noexcept nogil:
     """One read of the device: many ports, each masked until it is unmasked."""
     cdef Libs *libs = <Libs *>self
-    cdef ssize_t n = read(libs.fd, ports, <size_t>room * sizeof(uint32_t))
-    if n < 0 and errno == EFBIG:                # the device's own ring ran over (SPEC 2.5)
-        if libs.reset != NULL:
-            libs.reset(libs.evtchn)
-        else:
-            ioctl(libs.fd, IOCTL_EVTCHN_RESET, 0)
-        return -1
-    return <int>(n // <ssize_t>sizeof(uint32_t)) if n > 0 else 0
+    cdef ssize_t n
+    if libs.pending_many != NULL:
+        n = libs.pending_many(libs.evtchn, ports, <unsigned>room)
+    else:
+        n = read(libs.fd, ports, <size_t>room * sizeof(uint32_t))
+        n = n // <ssize_t>sizeof(uint32_t) if n > 0 else n
+    if n >= 0:
+        return <int>n
+    if errno != EFBIG:
+        return 0
+    if libs.reset != NULL:                      # the device's own ring ran over (SPEC 2.5)
+        libs.reset(libs.evtchn)
+    else:
+        ioctl(libs.fd, IOCTL_EVTCHN_RESET, 0)
+    return -1
 
 
 cdef void b_unmask(void *self, const uint32_t *ports, int count) noexcept nogil:
@@ -269,8 +273,7 @@ cdef class Hypervisor(Border):
                 raise HypervisorError("libxenevtchn.so.1 and libxengnttab.so.1 cannot be loaded: install the Xen "
                                       "libraries (Debian: libxenevtchn1 libxengnttab1), or use --sim")
         self.bind_calls(evtchn, gnttab)
-        self.bind_states(lib)
-        self.open_handles()
+        self.open_handles(lib)
         return 0
 
     cdef int bind_calls(self, void *evtchn, void *gnttab) except -1:
@@ -283,7 +286,6 @@ cdef class Hypervisor(Border):
         libs.evtchn_virq = <int (*)(void *, unsigned) noexcept nogil>symbol(evtchn, b"xenevtchn_bind_virq")
         libs.evtchn_unbind = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_unbind")
         libs.evtchn_notify = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_notify")
-        libs.evtchn_unmask = <int (*)(void *, uint32_t) noexcept nogil>symbol(evtchn, b"xenevtchn_unmask")
         libs.gnttab_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(gnttab, b"xengnttab_open")
         libs.gnttab_close = <int (*)(void *) noexcept nogil>symbol(gnttab, b"xengnttab_close")
         libs.gnttab_map = <void *(*)(void *, uint32_t, uint32_t, int) noexcept nogil>symbol(
@@ -291,39 +293,56 @@ cdef class Hypervisor(Border):
         libs.gnttab_unmap = <int (*)(void *, void *, uint32_t) noexcept nogil>symbol(gnttab, b"xengnttab_unmap")
         libs.unmask_many = <int (*)(void *, const uint32_t *, unsigned) noexcept nogil>dlsym(
             evtchn, b"simxen_unmask_many")
+        libs.pending_many = <int (*)(void *, uint32_t *, unsigned) noexcept nogil>dlsym(evtchn, b"simxen_pending_many")
         libs.reset = <int (*)(void *) noexcept nogil>dlsym(evtchn, b"simxen_reset")
         libs.dom0_map = <void *(*)() noexcept nogil>dlsym(evtchn, b"simxen_dom0_map")
         libs.dom0_port = <uint32_t (*)() noexcept nogil>dlsym(evtchn, b"simxen_dom0_port")
         return 0
 
-    cdef int bind_states(self, void *sim) except -1:
-        """libxenmanage where there is one, else libxenctrl, the newest that is found."""
-        cdef Libs *libs = self.libs
+    cdef int open_states(self, void *sim) except -1:
+        """libxenmanage where there is one and the hypervisor has what it asks for, else the newest libxenctrl."""
         cdef void *lib = sim if sim != NULL else library(b"libxenmanage.so.1")
-        cdef int minor
-        if lib != NULL:
+        cdef int minor = NEWEST
+        if lib != NULL and self.open_manage(lib):
             self.states = "libxenmanage.so.1"
-            libs.manage_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(lib, b"xenmanage_open")
-            libs.manage_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xenmanage_close")
-            libs.manage_info = <int (*)(void *, unsigned, unsigned *, unsigned *, uint64_t *) noexcept nogil>symbol(
-                lib, b"xenmanage_get_domain_info")
-            libs.manage_poll = <int (*)(void *, unsigned *, unsigned *, unsigned *, uint64_t *) noexcept nogil>symbol(
-                lib, b"xenmanage_poll_changed_domain")
             return 0
-        for minor in range(NEWEST, OLDEST - 1, -1):
-            self.states = f"libxenctrl.so.4.{minor}"
-            lib = library(self.states.encode())
-            if lib != NULL:
-                break
+        lib = sim
+        while lib == NULL and minor >= OLDEST:
+            lib = library(f"libxenctrl.so.4.{minor}".encode())
+            minor -= 1
         if lib == NULL:
             raise HypervisorError("no library tells which domains exist: tried libxenmanage.so.1 and libxenctrl.so.4.3 "
                                   f"to 4.{NEWEST}; install the Xen libraries, or use --sim")
-        libs.xc_open = <void *(*)(void *, void *, unsigned) noexcept nogil>symbol(lib, b"xc_interface_open")
-        libs.xc_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xc_interface_close")
-        libs.xc_list = <list_domains>symbol(lib, b"xc_domain_getinfolist")
+        self.states = "libxenctrl" if sim != NULL else f"libxenctrl.so.4.{minor + 1}"
+        self.open_ctrl(lib)
         return 0
 
-    cdef int open_handles(self) except -1:
+    cdef bint open_manage(self, void *lib) except -1:
+        cdef Libs *libs = self.libs
+        cdef void *(*manage_open)(void *, unsigned) noexcept nogil
+        manage_open = <void *(*)(void *, unsigned) noexcept nogil>symbol(lib, b"xenmanage_open")
+        libs.manage_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xenmanage_close")
+        libs.manage_info = <int (*)(void *, unsigned, unsigned *, unsigned *, uint64_t *) noexcept nogil>symbol(
+            lib, b"xenmanage_get_domain_info")
+        libs.manage_poll = <int (*)(void *, unsigned *, unsigned *, unsigned *, uint64_t *) noexcept nogil>symbol(
+            lib, b"xenmanage_poll_changed_domain")
+        libs.manage = manage_open(NULL, 0)
+        return libs.manage != NULL
+
+    cdef int open_ctrl(self, void *lib) except -1:
+        cdef Libs *libs = self.libs
+        cdef void *(*xc_open)(void *, void *, unsigned) noexcept nogil
+        xc_open = <void *(*)(void *, void *, unsigned) noexcept nogil>symbol(lib, b"xc_interface_open")
+        libs.xc_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xc_interface_close")
+        libs.xc = xc_open(NULL, NULL, 0)
+        if libs.xc == NULL:
+            raise HypervisorError(errno, f"{self.states} cannot be opened: " + strerror(errno).decode())
+        if look_open(&libs.look, <list_domains>symbol(lib, b"xc_domain_getinfolist"), libs.xc):
+            raise HypervisorError(f"{self.states} lists domains in an unknown form (known: Xen 4.3 to 4.20); "
+                                  "every later one has libxenmanage.so.1: install it")
+        return 0
+
+    cdef int open_handles(self, void *sim) except -1:
         cdef Libs *libs = self.libs
         cdef int virq
         libs.evtchn = libs.evtchn_open(NULL, 0)
@@ -334,15 +353,7 @@ cdef class Hypervisor(Border):
         if libs.gnttab == NULL:
             raise HypervisorError(errno, "grants cannot be opened (is /dev/xen/gntdev there?): "
                                   + strerror(errno).decode())
-        if libs.manage_open != NULL:
-            libs.manage = libs.manage_open(NULL, 0)
-        else:
-            libs.xc = libs.xc_open(NULL, NULL, 0)
-        if libs.manage == NULL and libs.xc == NULL:
-            raise HypervisorError(errno, f"{self.states} cannot be opened: " + strerror(errno).decode())
-        if libs.manage == NULL and look_open(&libs.look, libs.xc_list, libs.xc):
-            raise HypervisorError(f"{self.states} lists domains in an unknown form (known: Xen 4.3 to 4.20); "
-                                  "every later one has libxenmanage.so.1: install it")
+        self.open_states(sim)
         virq = libs.evtchn_virq(libs.evtchn, VIRQ_DOM_EXC)
         if virq < 0:
             raise HypervisorError(errno, "VIRQ_DOM_EXC cannot be bound (does another XenStore daemon run?): "
