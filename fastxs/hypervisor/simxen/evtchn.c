@@ -63,7 +63,7 @@ SX_API handle *xenevtchn_open(void *logger, unsigned flags)
     return h;
 }
 
-/* A descriptor that came over exec: its ports are still bound. */
+/* A descriptor that came over exec: its ports are still bound.  It stays as it is, open for a next exec, too. */
 SX_API handle *xenevtchn_fdopen(void *logger, int fd, unsigned flags)
 {
     struct stat mine, st;
@@ -71,16 +71,17 @@ SX_API handle *xenevtchn_fdopen(void *logger, int fd, unsigned flags)
     unsigned k;
 
     (void)logger;
+    if (flags) {
+        errno = EINVAL;
+        return NULL;
+    }
     if (shim_attach() < 0 || fstat(fd, &mine) < 0)
         return NULL;
     for (k = 0; k < SX_HANDLES; k++) {
         snprintf(path, sizeof path, "%s/evtchn.%u", shim.dir, k);
         if (syscall(SYS_newfstatat, AT_FDCWD, path, &st, 0) == 0 && st.st_ino == mine.st_ino &&
-            st.st_dev == mine.st_dev) {
-            if (!(flags & XEN_NO_CLOEXEC))
-                fcntl(fd, F_SETFD, FD_CLOEXEC);
+            st.st_dev == mine.st_dev)
             return new_handle(fd, k);
-        }
     }
     errno = EBADF;
     return NULL;
