@@ -26,7 +26,7 @@ TARGETS: Final = {
         ("-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-soname,libsimxen.so"),
         ("-ldl",),
     ),
-    "simguest": (("simguest.c", "guest.c", "state.c"), (), ()),
+    "simguest": (("simguest.c", "lives.c", "talk.c", "loop.c", "guest.c", "state.c"), (), ()),
     # Not links: those would be copies in a wheel, and each copy loaded would be a library of its own.
     **{
         f"stub/{soname}": (
@@ -37,7 +37,7 @@ TARGETS: Final = {
         for soname in SONAMES
     },
 }
-HEADERS: Final = ("simxen.h", "shim.h", "xen.h")
+HEADERS: Final = ("simxen.h", "shim.h", "simguest.h", "xen.h")
 
 
 def build(outdir: Path | None = None, cc: str | None = None) -> Path:

@@ -366,6 +366,11 @@ void sxg_fail(struct sxg *g, unsigned what, uint32_t count, int error)
     atomic_store(&g->sx.hv->fail[what].count, count);
 }
 
+uint32_t sxg_failing(struct sxg *g, unsigned what)
+{
+    return what < SX_FAILS ? atomic_load(&g->sx.hv->fail[what].count) : 0;
+}
+
 uint64_t sxg_count(struct sxg *g, const char *name)
 {
     const struct { const char *name; _Atomic uint64_t *value; } t[] = {

@@ -6,9 +6,9 @@ Knows nothing of XenStore's messages: what goes through a ring is its user's.
 """
 
 import ctypes
+import errno
 import os
 import select
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -187,9 +187,8 @@ class Guests:
 class Ring:
     """One domain's end of its XenStore ring: bytes out, bytes in, one descriptor.  `Guests.open` makes it.
 
-    ConnectionResetError, from everything that moves bytes: the domain is gone, its indices are corrupt, or
-    the daemon has given the ring up (it says so in the page).  Corruption is what only the guest's own hands
-    on `Guests.ring` can do.
+    It fits `fastxs.Client(transport=lambda: guests.open(domid))`.  ConnectionResetError, from `put` and `take`:
+    the domain is gone, its indices are corrupt, or the daemon has given the ring up (it says so in the page).
     """
 
     def __init__(self, guests: Guests, library: ctypes.PyDLL, program: ctypes.Array[ctypes.c_char], domid: int) -> None:
@@ -200,14 +199,18 @@ class Ring:
         self._fd = guests._call(library.sxg_listen, domid)
         self._uid: Final = guests.uid(domid)
         self._room: Final = ctypes.create_string_buffer(PAGE)
-        self._kept = b""
+        self._epoll: Final = select.epoll()  # the pipe itself is always writable, too
+        self._epoll.register(self._fd, select.EPOLLIN)
 
     def close(self) -> None:
         """Listen no more; the domain lives on.  Idempotent."""
         fd, self._fd = self._fd, -1
-        if fd >= 0 and self._guests.is_open:
+        if fd < 0:
+            return
+        self._epoll.close()
+        if self._guests.is_open:
             self._lib.sxg_unlisten(self._g, self.domid, fd)
-        elif fd >= 0:
+        else:
             os.close(fd)
 
     def __enter__(self) -> Self:
@@ -219,59 +222,31 @@ class Ring:
         self.close()
 
     def fileno(self) -> int:
-        """Readable from when the daemon stirs until `take`: bytes have come, or there is room again."""
-        if self._fd < 0:
-            raise ValueError(f"domain {self.domid}: its ring is closed")
-        return self._fd
+        """Readable from when the daemon stirs until `take`: bytes have come, or there is room again.
+
+        It is never writable: after a `put` that took less than all, wait for it to be readable, `take`, `put`.
+        """
+        return self._epoll.fileno()
 
     def put(self, data: Bytes) -> int:
         """How many of these bytes the ring took; 0: it is full.  Never waits."""
         return self._move(self._lib.sxg_put, bytes(data), len(data))
 
     def take(self) -> bytes:
-        """All bytes that are there; b"": none.  Never waits."""
-        # In this order: what comes after the look makes the descriptor readable again.
-        fd = self.fileno()
-        if self._guests.is_open:
-            self._lib.sxg_heard(self._g, self.domid, fd)
-        found, self._kept = self._kept, b""
+        """All bytes that are there.  BlockingIOError: none are.  Never waits."""
+        if self._guests.is_open and self._fd >= 0:
+            # First: what comes after the look makes the descriptor readable again.
+            self._lib.sxg_heard(self._g, self.domid, self._fd)
+        found = b""
         while n := self._move(self._lib.sxg_take, self._room, PAGE):
             found += self._room.raw[:n]
+        if not found:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return found
 
-    def send(self, data: Bytes, timeout_s: float | None = None) -> None:
-        """All of it, waiting for room.  TimeoutError: the ring did not take all of it in time.
-
-        What comes meanwhile is kept for `take` and `receive`: a daemon whose ring of responses is full reads
-        no more requests.
-        """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        rest = memoryview(data)
-        while rest:
-            n = self.put(rest)
-            if not n:
-                self._kept = self.take()
-                n = self.put(rest)  # once more: `take` may have heard that there is room
-            if not n:
-                self._wait(deadline, f"{len(rest)} bytes were not taken")
-            rest = rest[n:]
-
-    def receive(self, timeout_s: float | None = None) -> bytes:
-        """At least one byte.  TimeoutError: none came in time."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not (data := self.take()):
-            self._wait(deadline, "nothing came")
-        return data
-
-    def _wait(self, deadline: float | None, else_: str) -> None:
-        left_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        poll = select.poll()  # unlike select(), it takes any descriptor
-        poll.register(self.fileno(), select.POLLIN)
-        if not poll.poll(left_ms):
-            raise TimeoutError(f"domain {self.domid}: {else_} in time")
-
     def _move(self, function: Callable[..., int], data: object, size: int) -> int:
-        self.fileno()
+        if self._fd < 0:
+            raise ValueError(f"domain {self.domid}: its ring is closed")
         if not self._guests.is_open or self._guests.uid(self.domid) != self._uid:
             raise ConnectionResetError(f"domain {self.domid}: it is no more")
         n = function(self._g, self.domid, data, size)

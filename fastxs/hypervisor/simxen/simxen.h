@@ -185,6 +185,7 @@ SX_API uint64_t sxg_uid(struct sxg *g, uint32_t domid);
 /* Let the next `count` calls of a kind (SX_FAIL_...) fail with `error`.  A read of
  * the event channels that failed with EFBIG fails on until it is reset. */
 SX_API void sxg_fail(struct sxg *g, unsigned what, uint32_t count, int error);
+SX_API uint32_t sxg_failing(struct sxg *g, unsigned what);      /* how many are left */
 /* One of the counters by name ("notify", "unmask", ...), 0 if there is none. */
 SX_API uint64_t sxg_count(struct sxg *g, const char *name);
 
