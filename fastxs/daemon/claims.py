@@ -16,10 +16,12 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
-from fastxs.daemon.config import RUN_DIR
+__all__ = ["RUN_DIR", "StartError", "answers", "hold_pid_file", "hold_socket", "need_folder", "reason"]
 
-__all__ = ["StartError", "answers", "hold_pid_file", "hold_socket", "need_folder", "reason"]
+RUN_DIR: Final = "/var/run/xenstored"
+"""Where libxenstore looks for the socket unless the environment says otherwise (SPEC 6.2)."""
 
 
 class StartError(Exception):

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from fastxs.daemon.claims import RUN_DIR
+
 __all__ = [
-    "RUN_DIR",
     "SWITCHES",
     "Config",
     "ConfigError",
@@ -37,9 +38,6 @@ __all__ = [
     "render",
     "switched",
 ]
-
-RUN_DIR: Final = "/var/run/xenstored"
-"""Where libxenstore looks for the socket unless the environment says otherwise (SPEC 6.2)."""
 
 SWITCHES: Final = ("obj", "io", "wrl", "acc", "tdb")
 """Classes of trace lines that C xenstored can switch on and off one by one (SPEC 6.3)."""
