@@ -91,7 +91,8 @@ def daemon(folder: Path, pages: Path) -> Iterator[Host]:
 @contextmanager
 def simulated_guests(count: int, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """`count` guests, each with traffic until the end of the block."""
-    command = [*AS_OURS, str(simxen.SIMGUEST), "--traffic", "0", "--via", "ring", "--report", "10", "-n", str(count)]
+    chatter = ("--workload", "chatter", "--seconds", "0", "--rate", "300", "--report", "10")
+    command = [*AS_OURS, str(simxen.SIMGUEST), *chatter, "-n", str(count)]
     with subprocess.Popen(command, env={**os.environ, **env}) as guests:
         try:
             yield guests

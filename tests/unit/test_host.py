@@ -19,9 +19,7 @@ from fastxs.hypervisor.host import BINARIES, KINDS, XEN_BIN, Host, HostError, Ki
 from fastxs.hypervisor.simxen import build
 from fastxs.hypervisor.simxen.guests import Guests
 
-VIA: dict[Kind, str] = {"fastxs": "ring", "c": "ring", "ox": "ring"}
-"""How guests reach each daemon; fastxs does not serve rings yet."""
-
+TRAFFIC = ("--workload", "chatter", "--seconds", "0", "--rate", "300", "--report", "0.2")
 Starter = Callable[..., Host]
 
 
@@ -55,7 +53,7 @@ def start(tmp_path: Path) -> Iterator[Starter]:
 def simguest(host: Host, *arguments: str) -> str:
     """The last line of a run that must pass."""
     run = subprocess.run(
-        [simxen.SIMGUEST, "--via", VIA[host.kind], *arguments],
+        [simxen.SIMGUEST, *arguments],
         env={**os.environ, **host.env},
         capture_output=True,
         text=True,
@@ -126,7 +124,7 @@ def test_a_socket_that_is_served_is_left_alone(kind: Kind, start: Starter) -> No
 
 def test_steady_traffic_ends_with_clean_leaves(kind: Kind, start: Starter) -> None:
     host = start(kind)
-    command = [str(simxen.SIMGUEST), "--traffic", "0", "--report", "0.2", "-n", "4", "--via", VIA[kind]]
+    command = [str(simxen.SIMGUEST), *TRAFFIC, "-n", "4"]
     with (
         Guests(host.env["SIMXEN_DIR"], slot=9) as watcher,
         subprocess.Popen(command, env={**os.environ, **host.env}, stdout=subprocess.PIPE, text=True) as traffic,
@@ -167,7 +165,7 @@ sys.stdin.read()
 def test_c_s_live_update_keeps_ports_and_maps_pages_anew(start: Starter) -> None:
     host = start("c")
     env = {**os.environ, **host.env}
-    command = [str(simxen.SIMGUEST), "--traffic", "0", "--report", "0.2", "-n", "4"]
+    command = [str(simxen.SIMGUEST), *TRAFFIC, "-n", "4"]
     with (
         Guests(host.env["SIMXEN_DIR"], slot=9) as watcher,
         subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as traffic,

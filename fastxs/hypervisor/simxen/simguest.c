@@ -77,12 +77,15 @@ static void tell(void)
 {
     double seconds = (double)((measured.ended_ns ? measured.ended_ns : now_ns()) - measured.began_ns) / 1e9;
 
-    if (json)
+    if (json) {
         tell_json(measured.began_ns ? seconds : 0);
-    else
-        printf("%u guests, %lu requests, %lu watch events, %lu failures, %.1f us per request\n", n_guests,
-               measured.requests, measured.events, failures,
-               measured.requests ? seconds * 1e6 / (double)measured.requests : 0.);
+        return;
+    }
+    printf("%u guests, %lu requests, %lu watch events, %lu failures", n_guests, measured.requests, measured.events,
+           failures);
+    if (measured.requests && rate <= 0)
+        printf(", %.1f us per request", seconds * 1e6 / (double)measured.requests);
+    putchar('\n');
 }
 
 /* Progress, every --report seconds. */
@@ -92,7 +95,9 @@ static void tick(void)
     static unsigned long counted;
     uint64_t now = now_ns();
 
-    if (told && now - told < report_s * 1e9)
+    if (measured.requests < counted)
+        counted = 0;                    /* another phase is measured */
+    if (!phase.name || (told && now - told < report_s * 1e9))
         return;
     if (json)
         printf("{\"phase\": \"%s\", \"done\": %u, \"of\": %u}\n", phase.name, phase.done, n_guests);

@@ -61,7 +61,7 @@ struct conn {                           /* a peer's connection to the daemon */
     uint32_t domid;                     /* 0: the toolstack's */
     enum kind kind;
     int fd;
-    struct ask *first, *last;           /* requests without an answer, in their order */
+    struct ask *first, **end;           /* requests without an answer, in their order */
     char *out, *rest;                   /* what the daemon has not taken; what is no whole message yet */
     uint32_t out_len, rest_len;
 };

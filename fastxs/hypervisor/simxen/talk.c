@@ -214,6 +214,8 @@ static void hand_over(struct conn *c, const struct message *m, const char *paylo
     if (!ask || (m->type != ask->type && m->type != ERROR))
         die("domain %u: an answer (type %u) to request %u, which was not asked", c->domid, m->type, m->req_id);
     *at = ask->next;
+    if (c->end == &ask->next)
+        c->end = at;
     memcpy(answer, payload, m->len);
     answer[m->len] = 0;
     answer_len = m->len;
@@ -361,6 +363,7 @@ void conn_open(struct conn *c, uint32_t domid, enum kind kind)
     memset(c, 0, sizeof *c);
     c->source.ready = stir;
     c->domid = domid;
+    c->end = &c->first;
     if (kind == SOCKET) {
         c->fd = connected();
         loop_watch(c->fd, &c->source);
@@ -385,16 +388,15 @@ int request_bytes(struct conn *c, uint32_t type, uint32_t tx, const void *payloa
 {
     static uint32_t last_id;
     static char out[sizeof(struct message) + PAYLOAD_MAX];
-    struct ask ask = { .fiber = fiber_self(), .type = type }, **at;
+    struct ask ask = { .fiber = fiber_self(), .type = type };
     struct message m = { type, 0, tx, len };
     uint64_t since = now_ns();
 
     memcpy(out + sizeof m, payload, len);
     m.req_id = ask.req_id = ++last_id;
     memcpy(out, &m, sizeof m);
-    for (at = &c->first; *at; at = &(*at)->next)
-        ;
-    *at = &ask;
+    *c->end = &ask;
+    c->end = &ask.next;
     put(c, out, (uint32_t)sizeof m + len);
     fiber_wait();
     count(&ask, since);
