@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, TextIO
 from fastxs import __version__
 from fastxs.daemon import config as configuration
 from fastxs.daemon.config import Config, ConfigError, Layer
+from fastxs.daemon.streams import open_standard_streams
 
 __all__ = ["FLAGS", "Flag", "main"]
 
@@ -223,15 +224,6 @@ def _run(argv: Sequence[str]) -> int:
     return OK
 
 
-def _open_standard_streams() -> None:
-    """Where a script closed 0, 1 or 2: else the next file that is opened becomes standard output."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
-
-
 def _give_up_what_cannot_be_written(stream: TextIO) -> None:
     """Else the interpreter tries once more at its end, and its exit status 120 replaces ours."""
     try:
@@ -243,7 +235,7 @@ def _give_up_what_cannot_be_written(stream: TextIO) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; the exit status.  Whatever goes wrong is one line on standard error, never a traceback."""
-    _open_standard_streams()
+    open_standard_streams()
     try:
         status = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

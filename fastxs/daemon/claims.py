@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["RUN_DIR", "StartError", "answers", "hold_pid_file", "hold_socket", "need_folder", "reason"]
+__all__ = ["RUN_DIR", "StartError", "answers", "hold_name", "hold_pid_file", "hold_socket", "need_folder", "reason"]
 
 RUN_DIR: Final = "/var/run/xenstored"
 """Where libxenstore looks for the socket unless the environment says otherwise (SPEC 6.2)."""
@@ -117,30 +117,38 @@ def hold_socket(path: str, backlog: int) -> Iterator[socket.socket]:
     client's connect() blocks, or fails with EAGAIN if it does not want to.  The kernel caps it at net.core.somaxconn.
     Call it with a lock held (`hold_pid_file`): between looking and binding there is a gap.
     """
-    need_folder(os.path.dirname(path), "the socket")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    with listener:
+    with hold_name(path, socket.SOCK_STREAM) as listener:
         try:
-            _clear(path)
+            listener.listen(backlog)
+        except OSError as error:
+            raise StartError(f"cannot listen on {path}: {reason(error)}") from None
+        yield listener
+
+
+@contextmanager
+def hold_name(path: str, kind: socket.SocketKind) -> Iterator[socket.socket]:
+    """A non-blocking unix socket of that kind, bound to `path`, mode 0600, as `hold_socket`'s but for the listening."""
+    need_folder(os.path.dirname(path), "the socket")
+    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as bound:
+        try:
+            _clear(path, kind)
             mask = os.umask(0o177)  # 0600 from its first moment
             try:
-                listener.bind(path)
+                bound.bind(path)
             finally:
                 os.umask(mask)
             ours = os.stat(path)
-            listener.listen(backlog)
-            listener.setblocking(False)
         except OSError as error:
             raise StartError(f"cannot listen on {path}: {reason(error)}") from None
         try:
-            yield listener
+            yield bound
         finally:
             with suppress(OSError):
                 if os.path.samestat(os.stat(path), ours):
                     os.unlink(path)
 
 
-def _clear(path: str) -> None:
+def _clear(path: str, kind: socket.SocketKind) -> None:
     """Remove a socket that nobody serves; StartError if somebody does, or if it is no socket."""
     try:
         mode = os.lstat(path).st_mode
@@ -148,7 +156,7 @@ def _clear(path: str) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise StartError(f"{path} exists and is not a socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
@@ -157,9 +165,9 @@ def _clear(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
             return
-        # Who called listen(), as the kernel remembers it.
+        # Who called listen(), as the kernel remembers it; 0 for datagrams.
         pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        raise StartError(f"already running: {path} is served by {_process(str(pid))}")
+        raise StartError(f"already running: {path} is served by {_process(str(pid or ''))}")
 
 
 def answers(path: str, timeout_s: float) -> bool:

@@ -21,6 +21,7 @@ from fastxs.daemon import logs
 from fastxs.daemon.claims import StartError, answers, hold_pid_file, hold_socket, need_folder, reason
 from fastxs.daemon.config import Config
 from fastxs.daemon.notify import notify
+from fastxs.daemon.streams import detach
 
 if TYPE_CHECKING:
     from fastxs._core import Engine
@@ -75,7 +76,7 @@ def _child(config: Config, writer: int) -> int:
     with open(writer, "wb", buffering=0) as pipe:
 
         def ready() -> None:
-            _detach()
+            detach()
             pipe.write(READY)
             pipe.close()
 
@@ -93,16 +94,6 @@ def _child(config: Config, writer: int) -> int:
             with suppress(OSError):
                 pipe.write(os.fsencode(line))
         return 1
-
-
-def _detach() -> None:
-    """Let go of the terminal and of pipes that somebody may wait on; the journal's stream is kept for the log."""
-    info = os.fstat(2)
-    journal = os.environ.get("JOURNAL_STREAM") == f"{info.st_dev}:{info.st_ino}"
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1) if journal else (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
 
 
 def serve(config: Config, ready: Callable[[], None] = lambda: None) -> None:
