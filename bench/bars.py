@@ -17,7 +17,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,14 @@ from bench.harness import (
     Situation,
     Stage,
     commits,
+    fairness,
+    lives,
     lockstep,
+    memory_per_domain,
     memory_per_node,
     memory_per_watch,
+    rest,
+    single,
     versus,
 )
 from bench.load.build import BuildError
@@ -109,7 +114,7 @@ def _against_rivals() -> Iterator[Bar]:
     )
     for name, rival, reads, writes, load, text in table:
         for workload, limit in (("read", reads), ("write", writes)):
-            shaped = Load(**{**vars(load), "workload": workload})
+            shaped = replace(load, workload=workload)
             prepare = partial(versus, subject=Side("daemon", shaped), rival=Side(rival, shaped))
             yield Bar(f"{name}-{workload}", f"{workload.upper()}, {text}", limit, f"x {rival}", prepare, (rival,))
 
@@ -155,10 +160,71 @@ def _transactions() -> Iterator[Bar]:
     )
 
 
+def _guests(busy: int, load: Load, *, domains: int = 0, kind: Kind = "daemon") -> Side:
+    """`busy` of `domains` guests (all of them) over their rings."""
+    return Side(kind, replace(load, connections=busy, rings=True), Situation(domains=domains or busy))
+
+
+def _rings() -> Iterator[Bar]:
+    for idle in (4_000, 8_000):
+        for workload in ("read", "write"):
+            load = Load(workload)
+            prepare = partial(versus, subject=_guests(1, load, domains=1 + idle), rival=_guests(1, load))
+            text = f"{workload.upper()} of one guest beside {idle:,} idle ones, one CPU"
+            yield Bar(f"ring-beside{idle}-{workload}", text, 1.05, "x alone", prepare)
+    for workload, text in (("introduce", "INTRODUCE"), ("die", "a domain's death")):
+        load = Load(workload, requests=200, warmup=0)
+        many, few = _guests(1, load, domains=8_001), _guests(1, load, domains=100)
+        yield Bar(f"ring-{workload}", f"{text} at 8,000 domains", 150, "µs", partial(single, side=many))
+        prepare = partial(versus, subject=many, rival=few)
+        yield Bar(f"ring-{workload}-flat", f"{text} at 8,000 domains against 100", 1.1, "x 100", prepare)
+    table: tuple[tuple[str, int, int, int, float, float, str], ...] = (
+        # name, guests, C's guests, depth, limit of READ, limit of WRITE, text
+        ("busy10", 10, 10, 1, 0.55, 0.5, "10 busy guests"),
+        ("burst", 10, 10, 8, 0.35, 0.35, "10 busy guests, 8 in flight"),
+        ("busy1000", 1_000, 1_000, 1, 0.5, 0.02, "1,000 busy guests"),
+        ("busy4000", 4_000, 10, 1, 0.8, 0.6, "4,000 busy guests, C with 10"),
+    )
+    for name, busy, others, depth, reads, writes, text in table:
+        for workload, limit in (("read", reads), ("write", writes)):
+            load = Load(workload, depth=depth)
+            # one more for the 4,000: the daemon of ring-beside4000
+            subject = _guests(busy, load, domains=4_001 if busy == 4_000 else busy)
+            prepare = partial(versus, subject=subject, rival=_guests(others, load, kind="c"))
+            yield Bar(f"ring-{name}-{workload}", f"{workload.upper()} of {text}", limit, "x c", prepare, ("c",))
+    side = _guests(4_000, Load("read", requests=200_000, seconds=30.0), domains=4_001)
+    text = "4,000 busy guests: the fastest against the slowest"
+    yield Bar("ring-fair", text, 1.2, "x slowest", partial(fairness, side=side))
+    whole = partial(lives, situation=Situation(domains=1_000), at_once=10, each=10)
+    text = "whole lives of domains, ten at once, beside 1,000 idle ones"
+    yield Bar("ring-lives", text, 600, "µs", whole)
+    yield Bar("ring-lives-aborts", f"{text}: aborts", 0, "aborts", partial(whole, aborts=True))
+    asleep = partial(rest, side=_guests(1, Load("rest"), domains=4_001))
+    yield Bar("ring-rest", "4,000 idle guests: the daemon goes to sleep again", 0, "a minute", asleep, most=1)
+
+
+def _scale() -> Iterator[Bar]:
+    situation, text = Situation(domains=10_000, idle=4_000), "beside 10,000 domains and 4,000 idle connections"
+    for name, rings, empty in (("socket", False, EMPTY), ("ring", True, Situation(domains=1))):
+        load = Load("read", rings=rings)
+        prepare = partial(versus, subject=Side("daemon", load, situation), rival=Side("daemon", load, empty))
+        yield Bar(f"scale-{name}", f"READ over one {name} {text}", 1.1, "x empty", prepare)
+
+
 BARS: tuple[Bar, ...] = (
     *_against_rivals(),
     *_flat(),
     *_transactions(),
+    *_rings(),
+    *_scale(),
+    Bar(
+        "memory-domain",
+        "memory per idle domain, its ring's 4,096 included",
+        None,
+        "B",
+        partial(memory_per_domain, domains=10_000),
+        most=3,
+    ),
     Bar("memory-node", "memory per node, 16-byte value", 130, "B", partial(memory_per_node, nodes=1_000_000), most=3),
     Bar("memory-watch", "memory per watch", 130, "B", partial(memory_per_watch, watches=100_000), most=3),
 )

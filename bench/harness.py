@@ -1,8 +1,8 @@
 """Daemons side by side: start them, load them in turn, compare what the kernel says they used.
 
-Owns: pinning, situations (idle connections, watches, many nodes), interleaved pairs.  Refuses to know: which bars there
-are and their limits (bars.py), how a daemon is started (fastxs.hypervisor.host), what goes over the socket
-(load/xsload.c).
+Owns: pinning, situations (idle connections, guests, watches, many nodes), interleaved pairs.  Refuses to know: which
+bars there are and their limits (bars.py), how a daemon is started (fastxs.hypervisor.host), what goes over sockets and
+rings (load/xsload.c, and simguest for whole lives of domains).
 
 A pair is one run against the subject and one against its rival, right after each other, so that what else the machine
 does meets both; every second pair runs the other way round, so that a drift cancels out.
@@ -17,15 +17,15 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from bench.figures import Once, Reading
 from bench.load.build import binary
-from fastxs.hypervisor import host
+from fastxs.hypervisor import host, simxen
 
 __all__ = [
     "EMPTY",
@@ -40,10 +40,15 @@ __all__ = [
     "Stage",
     "commits",
     "drive",
+    "fairness",
+    "lives",
     "lockstep",
+    "memory_per_domain",
     "memory_per_node",
     "memory_per_watch",
     "requests",
+    "rest",
+    "single",
     "versus",
 ]
 
@@ -51,6 +56,10 @@ FILL_DEPTH = 64
 """Requests in one burst while a store is filled."""
 WATCHERS = 100
 """Connections that hold the watches of a situation."""
+SETTLE_S = 0.01
+"""A thread's CPU time is exact while it sleeps."""
+FEW = 10
+"""Of anything in a situation, which are not scaled down."""
 PATIENCE_S = 300.0
 """For one run of the load generator, at most; C xenstored needs seconds for 4,000 connections."""
 
@@ -69,6 +78,8 @@ class Server(Protocol):
     def socket(self) -> Path: ...
     @property
     def pid(self) -> int: ...
+    @property
+    def env(self) -> Mapping[str, str]: ...
     def close(self) -> None: ...
 
 
@@ -78,6 +89,8 @@ class Situation:
 
     idle: int = 0
     """socket connections that say nothing"""
+    domains: int = 0
+    """guests, of which those say something that a load over rings makes busy"""
     watches: int = 0
     """watches on paths where nothing happens, on 100 connections"""
     nodes: int = 0
@@ -86,7 +99,12 @@ class Situation:
     """children of one directory"""
 
     def scaled(self, factor: float) -> "Situation":
-        return Situation(**{f.name: round(getattr(self, f.name) * factor) for f in fields(self)})
+        """Everything smaller, but a few stay a few."""
+
+        def some(many: int) -> int:
+            return max(round(many * factor), min(many, FEW))
+
+        return Situation(**{f.name: some(getattr(self, f.name)) for f in fields(self)})
 
 
 EMPTY = Situation()
@@ -108,6 +126,10 @@ class Load:
     watches: int = 0
     lockstep: bool = False
     bare: bool = False
+    rings: bool = False
+    """by the guests of the situation; else over sockets"""
+    domains: int = 0
+    """guests that the generator plays from its start to its end"""
 
 
 @dataclass(frozen=True)
@@ -129,6 +151,11 @@ class Result:
     p50_ns: int
     p99_ns: int
     p999_ns: int
+    fewest: int
+    most: int
+    """requests of the slowest and of the fastest connection"""
+    switches: int
+    """how often a thread of the daemon went to sleep"""
     rss_start: int
     rss_open: int
     rss_end: int
@@ -156,12 +183,24 @@ def commits(result: Result) -> float:
 # ---------------------------------------------------------------------------------------------------------- processes
 
 
+@contextlib.contextmanager
+def _on(cpu: int) -> Iterator[None]:
+    """Whoever is started in the block runs on this CPU."""
+    affinity = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, affinity)
+
+
 class Echo:
     """The bare echo server, with the face of a Host."""
 
     def __init__(self, folder: Path, *, cpu: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.socket = folder / "socket"
+        self.env: Mapping[str, str] = {}
         self._process = subprocess.Popen([binary("xsecho"), self.socket], stdin=subprocess.DEVNULL)
         os.sched_setaffinity(self._process.pid, {cpu})
         deadline = time.monotonic() + 10
@@ -180,10 +219,8 @@ class Echo:
         self._process.wait()
 
 
-def _command(server: Server, load: Load, cpu: int, *, echo: bool, of: int) -> list[str | Path]:
-    options: dict[str, Any] = {
-        "--socket": server.socket,
-        "--pid": server.pid,
+def _options(load: Load, cpu: int, *, of: int = 0) -> list[str]:
+    numbers: dict[str, Any] = {
         "--cpu": cpu,
         "--workload": load.workload,
         "--connections": load.connections,
@@ -195,14 +232,19 @@ def _command(server: Server, load: Load, cpu: int, *, echo: bool, of: int) -> li
         "--of": of,
         "--keys": min(load.keys, of) if load.keys and of else load.keys or of,
         "--watches": load.watches,
+        "--domains": load.domains,
     }
-    given = {name: value for name, value in options.items() if value or name == "--cpu"}
-    switches = {"--echo": echo, "--lockstep": load.lockstep, "--bare": load.bare}
+    given = {name: value for name, value in numbers.items() if value or name == "--cpu"}
+    switches = {"--lockstep": load.lockstep, "--bare": load.bare}
     return [
-        binary("xsload"),
         *(str(word) for option in given.items() for word in option),
         *(name for name, on in switches.items() if on),
     ]
+
+
+def _command(server: Server, load: Load, cpu: int, *, echo: bool = False, of: int = 0) -> list[str | Path]:
+    command: list[str | Path] = [binary("xsload"), "--socket", server.socket, "--pid", str(server.pid)]
+    return [*command, *_options(load, cpu, of=of), *(["--echo"] if echo else [])]
 
 
 def drive(server: Server, load: Load, cpu: int, *, echo: bool = False, of: int = 0) -> Result:
@@ -219,12 +261,31 @@ def drive(server: Server, load: Load, cpu: int, *, echo: bool = False, of: int =
 
 
 class Hold:
-    """Connections and watches that stay until `close`."""
+    """A load generator that stays until `close`: connections with their watches, or guests, which `drive` makes busy.
+
+    `result` is about how they came.
+    """
 
     def __init__(self, server: Server, load: Load, cpu: int, *, echo: bool = False) -> None:
-        command = _command(server, load, cpu, echo=echo, of=0)
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
+        self._process = subprocess.Popen(
+            _command(server, load, cpu, echo=echo),
+            env={**os.environ, **server.env},
+            text=True,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+        )
+        self.result = self._said()
+
+    def drive(self, load: Load, cpu: int) -> Result:
+        """One run by its guests.  LoadError: it failed, or a reply was wrong."""
+        assert self._process.stdin
+        self._process.stdin.write(" ".join(_options(load, cpu)) + "\n")
+        self._process.stdin.flush()
+        return self._said()
+
+    def _said(self) -> Result:
         assert self._process.stdout and self._process.stderr
         ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
         line = self._process.stdout.readline() if ready else ""
@@ -233,13 +294,15 @@ class Hold:
             said = self._process.stderr.read().strip()
             self.close()
             raise LoadError(f"hold: {said or 'not ready in time'}")
-        self.result = Result(**json.loads(line))
-        if self.result.errors:
+        result = Result(**json.loads(line))
+        if result.errors:
             self.close()
-            raise LoadError(self.result.first_error)
+            raise LoadError(result.first_error)
+        return result
 
     def close(self) -> None:
-        self._process.communicate(timeout=PATIENCE_S)  # ends its standard input, and with that itself
+        """End its standard input, and with that itself."""
+        self._process.communicate(timeout=PATIENCE_S)
 
 
 class Stage:
@@ -258,6 +321,7 @@ class Stage:
         self._stack = contextlib.ExitStack()
         self._daemons = contextlib.ExitStack()
         self._servers: dict[tuple[str, Situation], Server] = {}
+        self._guests: dict[Server, Hold] = {}
         self._started = 0
 
     def __enter__(self) -> Self:
@@ -279,6 +343,7 @@ class Stage:
     def forget(self) -> None:
         """Stop every daemon; the next that is asked for starts anew.  For when one has failed."""
         self._servers.clear()
+        self._guests.clear()
         self._daemons.close()
 
     def why_not(self, kind: Kind) -> str | None:
@@ -316,6 +381,9 @@ class Stage:
         for at, nodes in (("nodes", situation.nodes), ("wide", situation.wide)):
             if nodes:
                 self.fill(server, at, nodes)
+        if situation.domains:
+            self._guests[server] = self.populate(server, situation.domains)
+            self._daemons.callback(self._guests[server].close)
         if situation.idle:
             self._daemons.callback(
                 Hold(server, Load("hold", situation.idle, warmup=0), self.client_cpu, echo=echo).close
@@ -327,6 +395,10 @@ class Stage:
         """Make `nodes` nodes with a 16-byte value in the layout `at`."""
         return drive(server, Load("fill", depth=FILL_DEPTH, requests=nodes, at=at, warmup=0), self.client_cpu)
 
+    def populate(self, server: Server, domains: int) -> Hold:
+        """Introduce `domains` domains and play their guests."""
+        return Hold(server, Load("", domains=domains, warmup=0), self.client_cpu)
+
     def watch(self, server: Server, watches: int) -> Hold:
         """Hold `watches` watches on 100 connections."""
         return Hold(server, Load("hold", WATCHERS, watches=max(1, watches // WATCHERS), warmup=0), self.client_cpu)
@@ -336,8 +408,11 @@ class Stage:
         situation, load = side.situation.scaled(self.scale), side.load
         server = self.server(side.kind, situation)
         if not load.seconds:
-            load = Load(**{**vars(load), "seconds": self.seconds})
+            load = replace(load, seconds=self.seconds)
         cpu = self.server_cpu if load.connections == 1 else self.client_cpu
+        if load.rings:
+            busy = min(load.connections, situation.domains)
+            return self._guests[server].drive(replace(load, connections=busy), cpu)
         of = {"nodes": situation.nodes, "wide": situation.wide}.get(load.at, 0)
         return drive(server, load, cpu, echo=side.kind == "echo", of=of)
 
@@ -381,6 +456,75 @@ def memory_per_node(stage: Stage, nodes: int) -> Once:
         with stage.fresh("daemon") as server:
             result = stage.fill(server, "nodes", count)
         return Reading((result.rss_end - result.rss_open) / count, requests(result))
+
+    return once
+
+
+def single(stage: Stage, side: Side) -> Once:
+    """Runs of one side by itself: CPU µs per request."""
+
+    def once() -> Reading:
+        cost = requests(stage.measure(side))
+        return Reading(cost, cost)
+
+    return once
+
+
+def fairness(stage: Stage, side: Side) -> Once:
+    """Runs of many at once: what the fastest got done over what the slowest got done."""
+
+    def once() -> Reading:
+        result = stage.measure(side)
+        return Reading(result.most / result.fewest if result.fewest else math.inf, requests(result))
+
+    return once
+
+
+def rest(stage: Stage, side: Side) -> Once:
+    """Nobody says anything: how often the daemon goes to sleep again, each minute."""
+    # 200: a minute, if runs take the 0.3 s that they take unless told
+    asleep = replace(side, load=replace(side.load, seconds=200 * stage.seconds))
+
+    def once() -> Reading:
+        result = stage.measure(asleep)
+        return Reading(result.switches * 60 / result.wall_s, result.cpu_ns / 1e3)
+
+    return once
+
+
+def lives(stage: Stage, situation: Situation, at_once: int, each: int, *, aborts: bool = False) -> Once:
+    """Whole lives of domains, as a toolstack and a guest play them: CPU µs per life, or transactions done again."""
+    situation = situation.scaled(stage.scale)
+
+    def once() -> Reading:
+        server = stage.server("daemon", situation)
+        assert isinstance(server, host.Host)
+        command = [str(simxen.SIMGUEST), "--json", "--report", "1e6", "--socket", str(server.socket)]
+        command += ["--workload", "boot", "--first", str(situation.domains + 1)]
+        command += ["--guests", str(at_once), "--parallel", str(at_once), "--rounds", str(each)]
+        time.sleep(SETTLE_S)
+        before = server.cpu_ns()
+        with _on(stage.client_cpu):
+            done = subprocess.run(command, env={**os.environ, **server.env}, capture_output=True, text=True)
+        time.sleep(SETTLE_S)
+        cpu_us = (server.cpu_ns() - before) / 1e3
+        if done.returncode:
+            raise LoadError(f"simguest: {done.stderr.strip()}")
+        said = json.loads(done.stdout.splitlines()[-1])
+        per_life = cpu_us / said["rounds"]
+        return Reading(said["errors"].get("EAGAIN", 0) if aborts else per_life, per_life)
+
+    return once
+
+
+def memory_per_domain(stage: Stage, domains: int) -> Once:
+    """Growth of the resident set of a new daemon over `domains` introductions, bytes per domain."""
+
+    def once() -> Reading:
+        with stage.fresh("daemon") as server:
+            hold = stage.populate(server, round(domains * stage.scale))
+            hold.close()
+        return Reading((hold.result.rss_end - hold.result.rss_open) / hold.result.requests, requests(hold.result))
 
     return once
 

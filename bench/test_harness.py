@@ -1,7 +1,10 @@
 """The harness itself: the generator finds what is wrong, and the interval is the one that the books have."""
 
+import contextlib
 import json
+import socket
 import statistics
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 
 from bench.bars import BARS, Outcome, main, select
 from bench.figures import Reading, interval, summarise
-from bench.harness import Echo, Hold, Load, LoadError, Stage, drive
+from bench.harness import Echo, Hold, Load, LoadError, Situation, Stage, drive, lives
 from bench.load.build import PROGRAMS, binary
 from fastxs.hypervisor import host
 
@@ -97,6 +100,61 @@ def test_the_daemons_answer_what_is_expected(kind: host.Kind, workload: str) -> 
             assert (read.requests, read.errors) == (100, 0)
 
 
+@pytest.mark.parametrize("kind", host.KINDS)
+@pytest.mark.parametrize("workload", ["read", "write", "mixed", "directory", "churn"])
+@pytest.mark.parametrize("depth", [1, 8])
+def test_guests_are_answered_over_their_rings(kind: host.Kind, workload: str, depth: int) -> None:
+    with Stage() as stage:
+        if reason := stage.why_not(kind):
+            pytest.skip(reason)
+        with stage.fresh(kind) as server, contextlib.closing(stage.populate(server, 12)) as guests:
+            assert (guests.result.workload, guests.result.requests) == ("introduce", 12)
+            result = guests.drive(Load(workload, 5, depth, requests=1000, warmup=50), stage.client_cpu)
+            assert (result.requests, result.errors) == (1000, 0)
+            assert 0 < result.fewest <= 200 <= result.most
+
+
+@pytest.mark.parametrize("kind", host.KINDS)
+def test_domains_come_and_go_and_rest(kind: host.Kind) -> None:
+    with Stage() as stage:
+        if reason := stage.why_not(kind):
+            pytest.skip(reason)
+        with stage.fresh(kind) as server, contextlib.closing(stage.populate(server, 3)) as guests:
+            for workload in ("introduce", "die", "introduce"):
+                result = guests.drive(Load(workload, requests=7, warmup=0), stage.client_cpu)
+                assert (result.workload, result.requests, result.errors) == (workload, 7, 0)
+                assert result.cpu_ns > 0
+            assert guests.drive(Load("rest", seconds=0.1, warmup=0), stage.client_cpu).requests == 0
+
+
+def test_a_guest_finds_what_is_not_its_own() -> None:
+    with Stage() as stage:
+        if reason := stage.why_not("fastxs"):
+            pytest.skip(reason)
+        with stage.fresh("fastxs") as server:
+            guests = stage.populate(server, 3)
+            with socket.socket(socket.AF_UNIX) as dom0:
+                body = b"/local/domain/2/data/k001\0" + b"0" * 16  # what another's would be
+                dom0.connect(str(server.socket))
+                dom0.sendall(struct.pack("=IIII", 11, 0, 0, len(body)) + body)
+                assert dom0.recv(100)[16:] == b"OK\0"
+            with pytest.raises(LoadError, match="read: another value: connection 1 "):
+                guests.drive(Load("read", 3, requests=100, warmup=0), stage.client_cpu)
+
+
+def test_whole_lives() -> None:
+    with Stage(scale=0.01) as stage:
+        if reason := stage.why_not("fastxs"):
+            pytest.skip(reason)
+        beside = Situation(domains=1_000)
+        assert lives(stage, beside, at_once=3, each=2)().value > 0
+        assert lives(stage, beside, at_once=3, each=2, aborts=True)().value == 0
+
+
+def test_a_smaller_situation_keeps_a_few() -> None:
+    assert Situation(idle=4_000, domains=10, watches=1).scaled(0.01) == Situation(idle=40, domains=10, watches=1)
+
+
 def test_usage_is_refused_with_one_line() -> None:
     command = [str(binary("xsload")), "--socket", "/nowhere", "--workload", "sing"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10)
@@ -110,6 +168,7 @@ def test_bars_have_names_of_their_own() -> None:
     assert [bar.name for bar in select(["*-aborts", "memory-w"])] == [
         "lockstep-aborts",
         "lockstep-aborts-bare",
+        "ring-lives-aborts",
         "memory-watch",
     ]
 

@@ -21,6 +21,7 @@ class Liar:
 
     def __init__(self, path: Path, lie: Lie) -> None:
         self.socket, self.pid, self._lie = path, threading.get_native_id(), lie
+        self.env: dict[str, str] = {}
         self._store: dict[bytes, bytes] = {}
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))

@@ -10,11 +10,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fastxs.hypervisor import simxen
+
 __all__ = ["PROGRAMS", "BuildError", "binary"]
 
 FOLDER = Path(__file__).parent
-PROGRAMS = ("xsload", "xsecho")
-FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
+GUESTS = (simxen.FOLDER / "guest.c", simxen.FOLDER / "state.c")
+"""The guest programs' side of the pretend hypervisor."""
+PROGRAMS = {
+    "xsload": (*(FOLDER / f"{part}.c" for part in ("xsload", "engine", "traffic", "meter", "guests")), *GUESTS),
+    "xsecho": (FOLDER / "xsecho.c",),
+}
+HEADERS = (FOLDER / "load.h", simxen.FOLDER / "simxen.h")
+FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{simxen.FOLDER}")
 
 
 class BuildError(RuntimeError):
@@ -22,14 +30,15 @@ class BuildError(RuntimeError):
 
 
 def binary(program: str) -> Path:
-    """The path of one of PROGRAMS, compiled again if its source is newer.  Raises BuildError."""
-    source, result = FOLDER / f"{program}.c", FOLDER / "build" / program
-    if result.exists() and result.stat().st_mtime_ns > source.stat().st_mtime_ns:
+    """The path of one of PROGRAMS, compiled again if a source is newer.  Raises BuildError."""
+    sources, result = PROGRAMS[program], FOLDER / "build" / program
+    newest = max(path.stat().st_mtime_ns for path in (*sources, *HEADERS))
+    if result.exists() and result.stat().st_mtime_ns > newest:
         return result
     result.parent.mkdir(exist_ok=True)
     # a second run at the same time must never see half a program
     fresh = result.with_name(f"{program}.{os.getpid()}")
-    command = [*shlex.split(os.environ.get("CC", "gcc")), *FLAGS, "-o", str(fresh), str(source)]
+    command = [*shlex.split(os.environ.get("CC", "gcc")), *FLAGS, "-o", str(fresh), *map(str, sources)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except FileNotFoundError as e:

@@ -1,27 +1,32 @@
 /*
- * xsload - closed-loop load on a XenStore unix socket, at C speed.
+ * xsload - closed-loop load on a XenStore daemon, at C speed: over its unix socket, or over the rings of domains on the
+ * pretend hypervisor, all of which this one program plays.
  *
- * Owns: connections, requests, the check of every reply, and one line of JSON about it.  Knows nothing of the
- * daemon behind the socket but, with --pid, what the kernel says it used: schedstat of all its threads, read
- * before and after the measured part, so that start, filling and warm-up do not count.
+ * Every reply is checked, and a run ends in one line of JSON.  Of the daemon it knows, with --pid, what the kernel says
+ * that it used.
  *
  *     xsload --socket S --workload read [--pid P] [--connections C] [--depth D] [--requests N] [--seconds T] ...
+ *     SIMXEN_DIR=D xsload --socket S --domains N [--workload read ...]
  *
  * A connection sends a burst of D requests in one write and waits for the D replies (--slide: as many requests as
- * replies came).  One read and one write per ready connection, nothing allocated while it measures.
+ * replies came).  With guests the first line is about their introductions; without a workload each line of standard
+ * input has the options of one run, by any --connections of the domains, until it ends.
  *
  * Workloads
  *   read write mixed   one of --keys paths of five components, 16-byte values; mixed is 3 reads to 1 write
  *   directory          list the folder of such a path
  *   churn              each connection makes a node and removes it again, over and over
+ *   rest               nothing at all, for --seconds
  *   fill               --requests nodes, in order: what the layouts below consist of
  *   transaction        START, 12 writes under /vm/X /vss/X /local/domain/X, END, again on EAGAIN; --requests counts
  *                      commits; --lockstep: nobody goes on before everybody has the answer to this step
  *   hold               --connections idle connections with --watches watches each, until standard input ends
+ *   introduce, die     --requests domains come, one after the other, and then go; the one or the other is measured
  * Layouts (--at), of --of nodes
  *   bench              /local/domain/0/bench/k123: made anew before each run
  *   wide               /local/domain/0/wide/c123456: one directory (made by a fill before)
  *   nodes              /tool/nodes/12/34/56: 100 in each directory (made by a fill before)
+ *   guests have data/k123, four each, below their own folder
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -130,8 +135,6 @@ static void play(uint64_t rss_start)
 {
     if (load_is("introduce") || load_is("die"))
         come_and_go(load_is("die"));
-    else if (load_is("life"))
-        live();
     else if (load_is("rest"))
         rest();
     else
@@ -140,18 +143,17 @@ static void play(uint64_t rss_start)
 
 static const char usage[] =
     "usage: xsload --socket PATH --workload NAME [options]\n"
-    "       xsload --socket PATH --hypervisor DIR --domains N [--workload NAME] [options]\n"
+    "       xsload --socket PATH --domains N [--workload NAME] [options]\n"
     "  --workload NAME     read write mixed directory churn rest;\n"
-    "                      over sockets: fill transaction hold; with guests: introduce die life\n"
+    "                      over sockets: fill transaction hold; with guests: introduce die\n"
     "  --pid PID           the daemon's: adds its CPU time and memory to the result\n"
-    "  --hypervisor DIR    play guests: their requests go over rings\n"
-    "  --domains N         so many, introduced at the start (1)\n"
-    "  --connections C     clients or guests that say something; lives at once (1)\n"
+    "  --domains N         play N guests on the pretend hypervisor in $SIMXEN_DIR, and go over their rings\n"
+    "  --connections C     clients, or guests, that say something (1)\n"
     "  --depth D           requests in one burst, at most 128, over rings 16 (1)\n"
     "  --slide             keep D under way instead of bursts\n"
-    "  --requests N        how many, all connections together; transactions, domains or lives (no limit)\n"
+    "  --requests N        how many, all connections together; transactions, or domains (no limit)\n"
     "  --seconds T         for at most so long\n"
-    "  --warmup N          requests, transactions or lives that are not counted (0)\n"
+    "  --warmup N          requests or transactions that are not counted (0)\n"
     "  --at LAYOUT         bench, wide or nodes (bench)\n"
     "  --of N              nodes that the layout has (bench: as many as keys)\n"
     "  --keys K            different paths among them (500)\n"
@@ -163,7 +165,7 @@ static const char usage[] =
     "  --cpu N             stay on this CPU\n";
 
 static const struct options defaults = {
-    .cpu = -1, .connections = 1, .depth = 1, .keys = 500, .first = 1000, .domains = 1, .at = &layouts[AT_BENCH],
+    .cpu = -1, .connections = 1, .depth = 1, .keys = 500, .first = 1000, .at = &layouts[AT_BENCH],
 };
 
 enum { SLIDE = 256, LOCKSTEP, BARE, ECHO, HELP };
@@ -200,9 +202,9 @@ static void parse(int argc, char **argv)
         { "socket", 1, 0, 's' }, { "workload", 1, 0, 'w' }, { "pid", 1, 0, 'p' }, { "connections", 1, 0, 'c' },
         { "depth", 1, 0, 'd' }, { "requests", 1, 0, 'n' }, { "seconds", 1, 0, 't' }, { "warmup", 1, 0, 'u' },
         { "at", 1, 0, 'a' }, { "of", 1, 0, 'o' }, { "keys", 1, 0, 'k' }, { "watches", 1, 0, 'W' },
-        { "first", 1, 0, 'x' }, { "cpu", 1, 0, 'C' }, { "hypervisor", 1, 0, 'y' }, { "domains", 1, 0, 'D' },
-        { "slide", 0, 0, SLIDE }, { "lockstep", 0, 0, LOCKSTEP }, { "bare", 0, 0, BARE }, { "echo", 0, 0, ECHO },
-        { "help", 0, 0, HELP }, { 0, 0, 0, 0 },
+        { "first", 1, 0, 'x' }, { "cpu", 1, 0, 'C' }, { "domains", 1, 0, 'D' }, { "slide", 0, 0, SLIDE },
+        { "lockstep", 0, 0, LOCKSTEP }, { "bare", 0, 0, BARE }, { "echo", 0, 0, ECHO }, { "help", 0, 0, HELP },
+        { 0, 0, 0, 0 },
     };
     cpu_set_t one;
     int o, i;
@@ -225,7 +227,6 @@ static void parse(int argc, char **argv)
         case 'W': opt.watches = (uint32_t)NUMBER(0, 100000); break;
         case 'x': opt.first = (uint32_t)NUMBER(1, 1000000); break;
         case 'C': opt.cpu = (int)NUMBER(0, CPU_SETSIZE - 1); break;
-        case 'y': opt.hypervisor = optarg; break;
         case 'D': opt.domains = (uint32_t)NUMBER(1, SX_MAXDOM / 2); break;
         case SLIDE: opt.slide = true; break;
         case LOCKSTEP: opt.lockstep = true; break;
@@ -255,13 +256,13 @@ static bool is_one_of(const char *names)
 /* What options mean together, for one run. */
 static void settle(void)
 {
-    if (!is_one_of(opt.hypervisor ? "read write mixed directory churn rest introduce die life"
+    if (!is_one_of(opt.domains ? "read write mixed directory churn rest introduce die"
                                   : "read write mixed directory churn rest fill transaction hold"))
         errx(2, "--workload %s: there is no such one", opt.workload);
-    if (opt.hypervisor) {
+    if (opt.domains) {
         opt.at = &layouts[AT_OWN];
         opt.of = opt.keys = OWN_NODES;
-        if (opt.depth > RING_DEPTH || (opt.connections > opt.domains && !load_is("life")))
+        if (opt.depth > RING_DEPTH || opt.connections > opt.domains)
             errx(2, "--depth %u --connections %u: at most %u and %u", opt.depth, opt.connections, RING_DEPTH,
                  opt.domains);
     } else if (load_is("fill")) {
@@ -309,14 +310,14 @@ int main(int argc, char **argv)
 
     opt = defaults;
     parse(argc, argv);
-    if (!opt.socket || (!opt.workload && !opt.hypervisor))
+    if (!opt.socket || (!opt.workload && !opt.domains))
         bad_usage();
     if (opt.workload)
         settle();
     given = opt;
     rss_start = rss_bytes();
     engine_open();
-    if (opt.hypervisor) {
+    if (opt.domains) {
         populate();
         opt = given;
     } else {
@@ -326,7 +327,7 @@ int main(int argc, char **argv)
         play(rss_start);
     if (!opt.workload || load_is("hold"))
         play_lines(argv[0]);
-    if (given.hypervisor)
+    if (given.domains)
         sxg_close(&hv);
     return count.errors ? 1 : 0;
 }

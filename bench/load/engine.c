@@ -1,0 +1,316 @@
+/*
+ * engine.c - peers over sockets and rings, bursts, the closed loop.  One read and one write per ready peer, nothing
+ * allocated while it measures.  A guest does as Linux does: it sleeps on its event channel, and tells the daemon only
+ * what that may be waiting for.
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "load.h"
+
+enum { EVENTS = 4096 };             /* of one wait; of one look at the guests' event channels */
+
+struct conn *conns;
+struct sxg hv;
+uint64_t in_flight;
+uint32_t domains_made;
+static struct conn *guest[SX_MAXDOM];
+static uint32_t active, depth, cap; /* this phase's: connections, burst, requests of each */
+static uint64_t left, deadline_ns;
+static bool expired;
+static int epfd;
+static char input[1 << 20], output[MAX_DEPTH * MAX_REQUEST];
+
+/* ---------------------------------------------------------------------------------------------- sockets and rings */
+
+static void watch_fd(int fd, uint32_t events, struct conn *c)
+{
+    struct epoll_event ev = { .events = events, .data.ptr = c };
+
+    if (epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev) < 0)
+        err(1, "epoll_ctl");
+}
+
+void engine_open(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    if ((epfd = epoll_create1(EPOLL_CLOEXEC)) < 0)
+        err(1, "epoll_create1");
+    if (!opt.domains)
+        return;
+    if (sxg_open(&hv, NULL, 0) < 0)
+        err(1, "the pretend hypervisor");
+    watch_fd(sxg_fileno(&hv), EPOLLIN, NULL);
+}
+
+void open_socket(struct conn *c)
+{
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    struct timeval patience = { .tv_sec = STALL_MS / 1000 };
+
+    if (strlen(opt.socket) >= sizeof addr.sun_path)
+        errx(2, "%s: too long for a socket's path", opt.socket);
+    strcpy(addr.sun_path, opt.socket);
+    if ((c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0)
+        err(1, "connection %u", c->index);
+    /* connecting blocks, within bounds, where the daemon's backlog is short; the traffic does not */
+    setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if (connect(c->fd, (struct sockaddr *)&addr, sizeof addr) < 0 || fcntl(c->fd, F_SETFL, O_NONBLOCK) < 0)
+        err(1, "%s: connection %u", opt.socket, c->index);
+    watch_fd(c->fd, EPOLLIN | EPOLLET, c);
+}
+
+void open_ring(struct conn *c, uint32_t domid)
+{
+    c->ring = sxg_ring(&hv, domid);
+    c->domid = domid;
+    guest[domid] = c;
+}
+
+/* What is under way is bounded by the depth: it always fits. */
+void put(struct conn *c, const char *p, uint32_t n)
+{
+    struct sx_ring *r = c->ring;
+    uint32_t prod, at, first;
+
+    if (!r) {
+        if (write(c->fd, p, n) != (ssize_t)n)
+            err(1, "connection %u: write", c->index);
+        return;
+    }
+    prod = atomic_load(&r->req_prod);
+    if (prod - atomic_load(&r->req_cons) + n > SX_RING)
+        errx(1, "domain %u: %u bytes do not fit into its ring", c->domid, n);
+    at = prod % SX_RING;
+    first = n < SX_RING - at ? n : SX_RING - at;
+    memcpy(r->req + at, p, first);
+    memcpy(r->req, p + first, n - first);
+    atomic_store(&r->req_prod, prod + n);
+    /* looked at after our index is out: it had taken everything, and may sleep */
+    if (atomic_load(&r->req_cons) == prod)
+        sxg_notify(&hv, c->domid);
+}
+
+/* What has come, up to `room`; 0: nothing.  Sets *emptied if nothing more can be there without another event. */
+static uint32_t get(struct conn *c, char *p, uint32_t room, bool *emptied)
+{
+    struct sx_ring *r = c->ring;
+    uint32_t cons, at, first, used;
+    ssize_t n;
+
+    if (!r) {
+        n = read(c->fd, p, room);
+        *emptied = n < (ssize_t)room;
+        if (n == 0 || (n < 0 && errno != EAGAIN))
+            errx(1, "connection %u: closed by the daemon", c->index);
+        return n < 0 ? 0 : (uint32_t)n;
+    }
+    cons = atomic_load(&r->rsp_cons);
+    used = atomic_load(&r->rsp_prod) - cons;
+    if (used > SX_RING)
+        errx(1, "domain %u: impossible ring indices, error %u", c->domid, atomic_load(&r->error));
+    *emptied = used == 0;           /* it may have added to it since: look until there is nothing */
+    at = cons % SX_RING;
+    first = used < SX_RING - at ? used : SX_RING - at;
+    memcpy(p, r->rsp + at, first);
+    memcpy(p + first, r->rsp, used - first);
+    atomic_store(&r->rsp_cons, cons + used);
+    if (used && atomic_load(&r->rsp_prod) - cons >= SX_RING)
+        sxg_notify(&hv, c->domid);  /* it was full: the daemon may wait for room */
+    return used;
+}
+
+static void drain(struct conn *c, on_message *handle)
+{
+    struct header h;
+    bool emptied;
+
+    do {
+        uint32_t n;
+        uint64_t now;
+        char *p = input, *end;
+
+        memcpy(input, c->rest, c->held);
+        if (!(n = get(c, input + c->held, (uint32_t)sizeof input - c->held, &emptied)))
+            return;
+        now = now_ns();
+        end = input + c->held + n;
+        while (end - p >= (ssize_t)sizeof h) {
+            memcpy(&h, p, sizeof h);
+            if (h.len > PAYLOAD)
+                errx(1, "connection %u: a reply of %u bytes", c->index, h.len);
+            if (end - p < (ssize_t)(sizeof h + h.len))
+                break;
+            handle(c, &h, p + sizeof h, now);
+            p += sizeof h + h.len;
+        }
+        c->held = (uint32_t)(end - p);
+        memcpy(c->rest, p, c->held);
+    } while (!emptied);
+}
+
+/* --------------------------------------------------------------------------------------------------- the closed loop */
+
+static void had_some(struct conn *c, on_message *handle, on_idle *next)
+{
+    drain(c, handle);
+    if (next)
+        next(c);
+}
+
+void serve(on_message *handle, on_idle *next, uint64_t events)
+{
+    static struct epoll_event ready[EVENTS];
+    static uint32_t domids[EVENTS];
+
+    while (in_flight || count.events < events) {
+        int n = epoll_wait(epfd, ready, EVENTS, STALL_MS), guests;
+
+        if (n < 0 && errno != EINTR)
+            err(1, "epoll_wait");
+        if (n == 0)
+            errx(1, "%s: nothing came for %d s (%llu requests under way)", opt.workload, STALL_MS / 1000,
+                 ull(in_flight));
+        for (int i = 0; i < n; i++) {
+            if (ready[i].data.ptr) {
+                had_some(ready[i].data.ptr, handle, next);
+                continue;
+            }
+            guests = sxg_events(&hv, domids, EVENTS);
+            for (int k = 0; k < guests; k++)
+                if (guest[domids[k]])
+                    had_some(guest[domids[k]], handle, next);
+        }
+        if (deadline_ns && now_ns() >= deadline_ns)
+            expired = true;
+    }
+}
+
+static void stop(struct conn *c)
+{
+    c->busy = false;
+    c->step_sent = c->step_done = 0;
+}
+
+/* After a refusal the client goes away, rather than try for ever; EAGAIN at the end is what it tries again for. */
+static void step_answered(struct conn *c, const struct header *h, const char *body, const char *wrong)
+{
+    uint32_t step = c->step_done++;
+
+    if (!c->busy)
+        return;
+    if (wrong && step == LAST_STEP && is_conflict(c, h, body)) {
+        count.eagain++;
+        c->step_sent = c->step_done = 0;
+    } else if (wrong) {
+        complain(load->name, wrong, c, h, body);
+        left = 0;
+        stop(c);
+    } else if (step == 0) {
+        c->tx_id = (uint32_t)atoi(body);
+    } else if (step == LAST_STEP) {
+        count.commits++;
+        stop(c);
+    }
+}
+
+static void answered(struct conn *c, const struct header *h, const char *body, uint64_t now)
+{
+    const char *wrong;
+
+    if (h->type == WATCH_EVENT && !opt.echo) {
+        count.events++;
+        return;
+    }
+    if (c->answered == c->sent)
+        errx(1, "connection %u: a reply nobody asked for (type %u, req_id %u)", c->index, h->type, h->req_id);
+    wrong = check(c, h, body);
+    if (load->transactional)
+        step_answered(c, h, body, wrong);
+    else if (wrong)
+        complain(load->name, wrong, c, h, body);
+    took(now - c->when[c->answered % MAX_DEPTH]);
+    count.requests++;
+    c->answered++;
+    in_flight--;
+}
+
+static bool may_send(struct conn *c)
+{
+    if (!load->transactional) {
+        if (!left || expired || c->sent - c->base >= cap)
+            return false;
+        left--;
+        return true;
+    }
+    if (expired)
+        return false;
+    if (!c->busy) {
+        if (!left || c->sent != c->answered)
+            return false;
+        left--;
+        c->x = opt.first + domains_made++;
+        c->busy = true;
+    }
+    /* START gives the id that the others need; END ends the burst */
+    return c->step_sent == 0 ? c->sent == c->answered : c->step_done > 0 && c->step_sent <= LAST_STEP;
+}
+
+static void pump(struct conn *c)
+{
+    char *p = output;
+    uint64_t now;
+    uint32_t n = 0;
+
+    if (c->index >= active || (c->sent != c->answered && !opt.slide))
+        return;
+    now = now_ns();
+    while (c->sent - c->answered < depth && may_send(c)) {
+        p = render(c, c->sent, p);
+        c->when[c->sent++ % MAX_DEPTH] = now;
+        c->step_sent++;
+        n++;
+    }
+    if (!n)
+        return;
+    in_flight += n;
+    put(c, output, (uint32_t)(p - output));
+}
+
+void run(const struct load *what, uint32_t clients, uint32_t burst, uint64_t n, uint32_t each, double seconds)
+{
+    load = what;
+    active = clients;
+    depth = burst;
+    cap = each;
+    left = n;
+    expired = false;
+    deadline_ns = seconds > 0 ? now_ns() + (uint64_t)(seconds * 1e9) : 0;
+    for (uint32_t i = 0; i < opt.connections; i++) {
+        conns[i].base = conns[i].sent;
+        stop(&conns[i]);
+    }
+    /* in lock-step each round of this loop is one step of everybody */
+    do {
+        for (uint32_t i = 0; i < active; i++)
+            pump(&conns[i]);
+        if (!in_flight)
+            break;
+        serve(answered, opt.lockstep ? NULL : pump, 0);
+    } while (1);
+}
+
+void await_events(uint64_t events) { serve(answered, NULL, events); }
