@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TextIO
 from fastxs import __version__
 from fastxs.daemon import config as configuration
 from fastxs.daemon.config import Config, ConfigError, Layer
-from fastxs.daemon.streams import open_standard_streams
+from fastxs.daemon.process import open_standard_streams
 
 __all__ = ["FLAGS", "Flag", "main"]
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import resource
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fastxs.daemon import logs
 from fastxs.daemon.claims import StartError, answers, hold_pid_file, hold_socket, need_folder, reason
 from fastxs.daemon.config import Config
 from fastxs.daemon.notify import notify
-from fastxs.daemon.streams import detach
+from fastxs.daemon.process import detach, raise_descriptor_limit, set_name
 
 if TYPE_CHECKING:
     from fastxs._core import Engine
@@ -101,8 +99,7 @@ def serve(config: Config, ready: Callable[[], None] = lambda: None) -> None:
 
     StartError: what is in the way.  The log is set up here, because its file belongs to this process.
     """
-    with suppress(OSError):
-        Path("/proc/self/comm").write_text("fastxsd")  # what ps, top and a refused second instance call us
+    set_name("fastxsd")
     try:
         logs.set_up(config.log)
     except OSError as error:
@@ -150,7 +147,7 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
         if daemon.pid_file is not None:
             stack.enter_context(hold_pid_file(daemon.pid_file))
         listener = stack.enter_context(hold_socket(daemon.socket_path, daemon.backlog))
-        _raise_descriptor_limit()
+        raise_descriptor_limit()
         engine, trace, hypervisor = _build(config, stack)
 
         def hang_up() -> None:
@@ -220,10 +217,3 @@ def _build(config: Config, stack: ExitStack) -> tuple[Engine, TraceFile, str]:
             raise StartError(f"cannot open the trace file {config.trace.file}: {reason(error)}") from None
     control.engine, control.trace = engine, trace
     return engine, trace, border.describe()
-
-
-def _raise_descriptor_limit() -> None:
-    """One descriptor per client: take all that the administrator left us (launch scripts set the hard limit)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # an endless hard limit may be above the kernel's own
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
