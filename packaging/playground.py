@@ -23,8 +23,7 @@ from fastxs.hypervisor.host import XEN_BIN, Host, HostError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LONGEST_SOCKET = 107  # bytes: sun_path of a unix socket's address, less the final NUL
-# A child ends with us even if we are killed, and Ctrl-C reaches us alone.
-AS_OURS = ("setpriv", "--pdeathsig", "TERM", "--", "setsid", "--")
+AS_OURS = ("setpriv", "--pdeathsig", "TERM", "--")  # a child ends with us even if we are killed
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Debian's xenstore-control in the path is a script that asks a running Xen for its version first.
@@ -80,9 +79,9 @@ def alone_in(folder: Path) -> Iterator[None]:
 @contextmanager
 def daemon(folder: Path, pages: Path) -> Iterator[Host]:
     """fastxsd as it comes, with its own quotas; what it writes is under `folder`."""
-    host = Host("fastxs", folder, prefix=AS_OURS, default_quotas=True)
+    host = Host("fastxs", folder, default_quotas=True)
     if len(os.fsencode(host.socket)) > LONGEST_SOCKET:
-        host = Host("fastxs", pages, prefix=AS_OURS, default_quotas=True)
+        host = Host("fastxs", pages, default_quotas=True)
     host.env["SIMXEN_DIR"] = str(pages / "hv")
     with host:
         yield host
@@ -93,7 +92,7 @@ def simulated_guests(count: int, env: dict[str, str]) -> Iterator[subprocess.Pop
     """`count` guests, each with traffic until the end of the block."""
     chatter = ("--workload", "chatter", "--seconds", "0", "--rate", "300", "--report", "10")
     command = [*AS_OURS, str(simxen.SIMGUEST), *chatter, "-n", str(count)]
-    with subprocess.Popen(command, env={**os.environ, **env}) as guests:
+    with subprocess.Popen(command, env={**os.environ, **env}, start_new_session=True) as guests:
         try:
             yield guests
         finally:

@@ -27,6 +27,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 XEN_BIN: Final = Path("/usr/lib/xen-4.17/bin")
 BINARIES: Final[Mapping[Kind, Path]] = {"c": XEN_BIN / "xenstored", "ox": XEN_BIN / "oxenstored"}
+OURS: Final = (sys.executable, "-m", "fastxs.cli.fastxsd")
 
 QUOTAS: Final = ("-E", "100000", "-W", "100000", "-t", "1000", "-Q", "outstanding=1000", "-Q", "memory=0")
 """What load needs of fastxs and C xenstored: their own defaults would refuse it."""
@@ -39,13 +40,15 @@ class HostError(Exception):
     """A daemon that does not start, or that ended; the text holds what it wrote to stderr."""
 
 
-def available(kind: Kind) -> str | None:
-    """Why this kind cannot run here; None: it can."""
+def available(kind: Kind, program: Path | None = None) -> str | None:
+    """Why this kind of daemon, or this program of its kind, cannot run here; None: it can."""
     if not simxen.LIBRARY.exists():
         return f"{simxen.LIBRARY.name} is not built (python -m fastxs.hypervisor.simxen.build)"
-    if kind in BINARIES and not os.access(BINARIES[kind], os.X_OK):
+    if program is None and kind in BINARIES and not os.access(BINARIES[kind], os.X_OK):
         return f"{BINARIES[kind]} is missing (Debian package xen-utils-4.17)"
-    if kind == "fastxs" and find_spec("fastxs._core") is None:
+    if program is not None and not os.access(program, os.X_OK):
+        return f"{program} cannot be run"
+    if kind == "fastxs" and program is None and find_spec("fastxs._core") is None:
         return "fastxs._core is not built (python setup.py build_ext --inplace)"
     return None
 
@@ -55,10 +58,11 @@ class Host:
 
     `args` are added to the daemon's command line and `env` to its environment; `cpu` pins it to one
     CPU; `prefix` is put before the command (a tracer: then `pid` is the tracer's unless it execs).
-    `default_quotas` leaves the daemon's own quotas alone, which load does not fit into.
+    `default_quotas` leaves the daemon's own quotas alone, which load does not fit into.  `program` is
+    another build of that kind of daemon.
 
     Use it as a context manager, or call `start` and, at the end, `close`.  A daemon that was started by
-    the main thread ends with this process in any case.
+    the main thread ends with this process in any case; Ctrl-C is for this process alone.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Host:
         cpu: int | None = None,
         prefix: Sequence[str] = (),
         default_quotas: bool = False,
+        program: Path | None = None,
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"no such kind of daemon: {kind!r}")
@@ -89,6 +94,7 @@ class Host:
         self._cpu = cpu
         self._prefix = tuple(prefix)
         self._default_quotas = default_quotas
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
 
     # -- life ---------------------------------------------------------------------------------
@@ -100,7 +106,7 @@ class Host:
         """
         if self._process is not None:
             raise HostError(f"{self.kind}: runs already, as {self._process.pid}")
-        if reason := available(self.kind):
+        if reason := available(self.kind, self._program):
             raise HostError(f"{self.kind}: {reason}")
         if len(os.fsencode(self.socket)) > 107:
             raise HostError(f"{self.socket}: too long for the name of a socket")
@@ -121,6 +127,7 @@ class Host:
                     stdin=subprocess.DEVNULL,
                     stdout=stderr,
                     stderr=stderr,
+                    start_new_session=True,
                 )
             except OSError as error:
                 raise HostError(f"{command[0]}: {error}") from error
@@ -172,6 +179,11 @@ class Host:
             raise HostError(f"{self.kind}: is not running")
         return self._process.pid
 
+    @property
+    def ended(self) -> int | None:
+        """The status of a daemon that ended by itself; None: it runs, or none was started."""
+        return self._process.poll() if self._process else None
+
     def cpu_ns(self) -> int:
         """CPU time of all its threads that live, in ns (the scheduler's own account)."""
         total = 0
@@ -197,15 +209,15 @@ class Host:
 
     def _command(self) -> list[str]:
         quotas = () if self._default_quotas else QUOTAS
+        binary = self._program or BINARIES.get(self.kind)
+        program = OURS if binary is None else (str(binary),)
         if self.kind == "fastxs":
-            return [sys.executable, "-m", "fastxs.cli.fastxsd", "-N", "--sim", *quotas, *self._args]
+            return [*program, "-N", "--sim", *quotas, *self._args]
         if self.kind == "c":
-            return [str(BINARIES["c"]), "-N", *quotas, *self._args]
+            return [*program, "-N", *quotas, *self._args]
         config = self.folder / "oxenstored.conf"
         config.write_text(self._ox_config())
-        return [
-            str(BINARIES["ox"]), "--no-fork", "--no-access-log", "--config-file", str(config), *self._args,
-        ]  # fmt: skip
+        return [*program, "--no-fork", "--no-access-log", "--config-file", str(config), *self._args]
 
     def _ox_config(self) -> str:
         settings: dict[str, object] = {
