@@ -15,12 +15,14 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof *(a))
 
-static const struct { const char *name; unsigned what; } faults[] = {
-    { "map", SX_FAIL_MAP }, { "bind", SX_FAIL_BIND }, { "notify", SX_FAIL_NOTIFY }, { "read", SX_FAIL_READ },
+static const struct { const char *name; unsigned what; int arriving; } faults[] = {
+    { "map", SX_FAIL_MAP, 1 }, { "bind", SX_FAIL_BIND, 1 },     /* meet guests that are introduced */
+    { "notify", SX_FAIL_NOTIFY, 0 }, { "read", SX_FAIL_READ, 0 },   /* and those that are there */
 };
 
 static const struct workload *workload = workloads;
 static unsigned parallel = 16, injected[SX_FAILS];
+static int errors_of[SX_FAILS];         /* what they fail with */
 static int have_hv, json;
 static double report_s = 3;
 
@@ -138,14 +140,25 @@ static void all_guests(const char *name, void (*act)(struct guest *), unsigned a
     talk_run(tick);
 }
 
+static void inject(int arriving)
+{
+    unsigned i, what;
+
+    for (i = 0; i < ARRAY_SIZE(faults); i++)
+        if (faults[i].arriving == arriving && injected[what = faults[i].what])
+            sxg_fail(&G, what, injected[what], errors_of[what]);
+}
+
 static void run(double seconds)
 {
     fiber_start(settle_dom0, NULL);
     talk_run(tick);
+    inject(1);
     measure(1);
     all_guests("arrive", workload->arrive, parallel);
     if (failures)
         die("the guests could not be set up");
+    inject(0);
     measure(!workload->measures_arrival);
     deadline_ns = seconds < 0 ? 0 : seconds > 0 ? now_ns() + (uint64_t)(seconds * 1e9) : UINT64_MAX;
     all_guests("work", workload->work, workload->at_a_time == ALL ? n_guests : parallel);
@@ -218,8 +231,6 @@ static double number(const char *text, double least, double most)
     fprintf(stderr, "simguest: '%s' is not a number from %g to %g\n", text, least, most);
     exit(2);
 }
-
-static int errors_of[SX_FAILS];
 
 static void plan_fault(const char *text)
 {
@@ -305,9 +316,6 @@ int main(int argc, char **argv)
     atexit(leave);
     for (i = 0; i < n_guests; i++)
         guests[i].number = i;
-    for (i = 0; i < SX_FAILS; i++)
-        if (injected[i])
-            sxg_fail(&G, i, injected[i], errors_of[i]);
     refusals = injected[SX_FAIL_MAP] + injected[SX_FAIL_BIND];
     talk_open(n_guests * WATCHES, injected[SX_FAIL_NOTIFY] != 0);
     sigaction(SIGINT, &act, NULL);
