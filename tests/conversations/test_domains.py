@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conversations.speak import OK, World, nul
+from tests.conversations.speak import OK, Speaker, World, nul
 from tests.support.wire import Op, pack
 
 
@@ -189,3 +189,25 @@ def test_everybody_may_ask_for_a_home(world: World) -> None:
     guest = world.guest(1)
     for domid in (0, 1, 7, 65535):
         assert guest.ask(Op.GET_DOMAIN_PATH, nul(domid)) == nul(f"/local/domain/{domid}")
+
+
+def test_an_administrator_may_keep_what_the_dead_leave() -> None:
+    """`fastxsd -K`: what a domain owned becomes domain 0's, in silence; its rights go all the same."""
+    from fastxs._core import Engine
+
+    engine = Engine(keep_orphans=True)
+    world = World(engine)
+    guest = world.guest(1)
+    assert guest.write("x/y", b"1") == OK
+    assert guest.chmod("/local/domain/1/x", "n1", "r2", "b1") == OK
+    world.dom0.quietly_watch("/", "t")
+    world.kill(1)
+    assert world.dom0.events() == []
+    assert world.dom0.read("/local/domain/1/x/y") == b"1"
+    assert world.dom0.perms("/local/domain/1/x") == ["n0", "r2"]
+    world.engine.pretend(1, True)
+    assert world.dom0.ask(Op.INTRODUCE, nul(1, 1, 1)) == OK
+    assert Speaker(engine, 1).read("x/y") == "EACCES"
+    assert engine.accounts(1)["nodes"] == (0, 0)
+    world.sound()
+    engine.close()
