@@ -65,11 +65,12 @@ class Exchange:
         """All replies, `default` for NotFound.  XenStoreError: the first other one among them."""
         if self.error is None:
             return self.replies
-        if default is not RAISE:
-            found = [default if isinstance(reply, NotFound) else reply for reply in self.replies]
-            if not any(isinstance(reply, XenStoreError) for reply in found):
-                return found
-        raise self.error
+        if default is RAISE:
+            raise self.error
+        for reply in self.replies:
+            if isinstance(reply, XenStoreError) and not isinstance(reply, NotFound):
+                raise reply
+        return [default if isinstance(reply, NotFound) else reply for reply in self.replies]
 
 
 def outcomes(sent: Sequence[tuple[Exchange, Request[Any]]], return_errors: bool) -> list[Any]:
@@ -116,6 +117,9 @@ class Session:
         messages = [b""] * (2 * len(lengths))
         messages[::2] = map(HEADER.pack, repeat(op), range(first, self._next), repeat(tx_id), lengths)
         messages[1::2] = payloads
+        if not lengths[-1]:
+            # oxenstored looks at a message without payload when the next one comes: here it is, its reply is dropped.
+            messages += HEADER.pack(Op.GET_DOMAIN_PATH, 0, 0, 2), b"0\0"
         exchange = Exchange(op, payloads, first)
         self._waiting.append(exchange)
         self._outbox[2].extend(messages)

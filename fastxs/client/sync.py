@@ -232,7 +232,8 @@ class Client(_Nodes):
         if not self._closing.acquire(blocking=False):
             return
         self._closed = True
-        if os.getpid() != self._pid:  # a fork's copy: what is shared with the parent is left in peace
+        if os.getpid() != self._pid:  # a fork's copy: it has no reader, and must not poke the parent's
+            self._epoll, self._reader = None, None
             self._free(Closed.of())
             return
         self._poke()
@@ -248,6 +249,10 @@ class Client(_Nodes):
         self._disconnect(error)
         for monitor in [*self._monitors]:
             monitor.end(error)
+        if self._reader is None:  # else it has still to be woken, and does this at its end
+            self._forget_wake()
+
+    def _forget_wake(self) -> None:
         with self._waking:
             wake, self._wake = self._wake, -1
             if wake >= 0:
@@ -450,6 +455,8 @@ class Client(_Nodes):
                 if self._closed or (self._transport is None and self._reconnect_s is None):
                     self._epoll, self._reader = None, None
                     epoll.close()
+                    if self._closed:
+                        self._forget_wake()
                     return
                 pause = self._tend(pause)
 
@@ -499,7 +506,7 @@ class Client(_Nodes):
     def watch(
         self, path: Path, token: Any = None, *, depth: int | None = None, try_depth: int | None = None
     ) -> Monitor:
-        """A monitor with this watch: `for event in client.watch(path)`, or `with` and then `for`; as `Monitor.watch`."""
+        """A monitor with this watch: `for event in client.watch(path)`, or `with` and then `for`; see Monitor.watch."""
         monitor = self.monitor()
         monitor.watch(path, token, depth=depth, try_depth=try_depth)
         return monitor
