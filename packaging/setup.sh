@@ -5,6 +5,7 @@
 
 # What must be on the machine, and the Debian package that brings it: package, kind, how to see that it is there.
 # `needed`: fastxs cannot be built without it.  `peer`: other people's daemons and clients, for tests and for trying.
+# `xen`: a real Xen host under QEMU, for tests; its hypervisor and kernel are not installed (tests/xen/parts.py).
 machine_needs() {
 	cat <<-'TABLE'
 		gcc             needed  command -v gcc
@@ -14,6 +15,8 @@ machine_needs() {
 		python3-venv    needed  "$(find_python)" -c 'import ensurepip, venv'
 		xen-utils-4.17  peer    test -x /usr/lib/xen-4.17/bin/xenstored
 		xenstore-utils  peer    command -v xenstore-ls
+		qemu-system-x86 xen     command -v qemu-system-x86_64
+		busybox-static  xen     test -x /bin/busybox
 	TABLE
 }
 
@@ -29,9 +32,9 @@ find_python() {
 	return 1
 }
 
-missing() { # KIND: the packages of that kind that are not there
+missing() { # KIND...: the packages of these kinds that are not there
 	machine_needs | while read -r package kind check; do
-		if [ "$kind" = "$1" ] && ! eval "$check" </dev/null >/dev/null 2>&1; then printf ' %s' "$package"; fi
+		case " $* " in *" $kind "*) eval "$check" </dev/null >/dev/null 2>&1 || printf ' %s' "$package" ;; esac
 	done
 }
 
@@ -43,34 +46,35 @@ apt_install() { # no service may start only because somebody runs our tests: hen
 		printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
 	fi
 	export DEBIAN_FRONTEND=noninteractive
-	apt-get -q update && apt-get -q -y --no-install-recommends install "$@" || installed=$?
+	[ -n "${updated:-}" ] || { apt-get -q update && updated=yes; } || true
+	installed=0
+	apt-get -q -y --no-install-recommends install "$@" || installed=$?
 	if [ -n "$policy" ]; then
 		rm -f "$policy"
 		trap - EXIT INT TERM
 	fi
-	return "${installed:-0}"
+	return "$installed"
 }
 
-install_machine() {
-	needed=$(missing needed) peers=$(missing peer)
-	[ -n "$needed$peers" ] || return 0
+install_machine() { # KIND...: what is wanted beside `needed`, which alone can stop us
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-		say "installing$needed$peers"
-		# shellcheck disable=SC2086 # a list of words
-		apt_install $needed $peers >&2 || {
-			[ -n "$needed" ] || return 0
-			apt_install $needed >&2 || true
-		}
-		needed=$(missing needed) peers=$(missing peer)
+		for kind in needed "$@"; do
+			packages=$(missing "$kind")
+			[ -n "$packages" ] || continue
+			say "installing$packages"
+			# shellcheck disable=SC2086 # a list of words
+			apt_install $packages >&2 || true
+		done
 	fi
-	[ -n "$needed$peers" ] || return 0
-	say "this machine lacks$needed$peers"
-	printf '  as root, run: apt-get update && apt-get install -y --no-install-recommends%s\n' "$needed$peers" >&2
+	needed=$(missing needed) others=$(missing "$@")
+	[ -n "$needed$others" ] || return 0
+	say "this machine lacks$needed$others"
+	printf '  as root, run: apt-get update && apt-get install -y --no-install-recommends%s\n' "$needed$others" >&2
 	if [ -n "$needed" ]; then
 		say "cannot build without$needed"
 		return 1
 	fi
-	say "going on: tests that need$peers are skipped"
+	say "going on: tests that need$others are skipped"
 }
 
 pip_install() {
@@ -100,6 +104,6 @@ build() {
 	flock .venv/.build.lock .venv/bin/python setup.py -q build_ext --inplace
 }
 
-setup() {
-	install_machine && install_python && build
+setup() { # KIND...: see machine_needs
+	install_machine "$@" && install_python && build
 }

@@ -1,0 +1,74 @@
+# What scenarios share: words to say and wait, guests to make and to talk to.
+
+. /xen/store.sh
+
+say() { echo "T+$(cut -d' ' -f1 /proc/uptime) $*"; }
+
+fail() { # say what there is to see, and end the scenario
+	say "FAIL $*"
+	xl list
+	xenstore-ls -fp | tail -n 120
+	tail -n 30 /var/log/xen/console/*.log /var/log/xen/xl-*.log /var/log/xen/xen-hotplug.log 2>/dev/null
+	tail -n 30 /var/log/xen/fastxs.log
+	xl dmesg | tail -n 10
+	exit 1
+}
+
+until_ok() { # SECONDS COMMAND...: again and again, until it succeeds
+	end=$(($(cut -d. -f1 /proc/uptime) + $1))
+	shift
+	until eval "$@" >/dev/null 2>&1; do
+		[ "$(cut -d. -f1 /proc/uptime)" -lt $end ] || fail "in vain: $*"
+		sleep 0.1
+	done
+}
+
+show() { # COMMAND...: its output is what every XenStore daemon must lead to (test_host.py compares)
+	echo "= $ $*"
+	eval "$@" 2>&1 | sed 's/^/= /'
+}
+
+tree() { # [PATH]: the store's nodes with their permissions, in an order that does not depend on who was first
+	show "xenstore-ls -fp ${1:-} | sort"
+}
+
+guest() { # NAME [LINE...]: create it, with more lines for its configuration
+	name=$1
+	shift
+	{
+		cat <<-CONFIG
+			name = "$name"
+			type = "pv"
+			kernel = "/boot/vmlinux"
+			ramdisk = "/boot/guest.cpio.gz"
+			memory = 128
+			extra = "console=hvc0 panic=1 quiet"
+			on_crash = "destroy"
+		CONFIG
+		printf '%s\n' "$@"
+	} >"/tmp/$name.cfg"
+	xl create -q "/tmp/$name.cfg" || fail "xl create $name"
+}
+
+home() { echo "/local/domain/$(xl domid "$1")"; }
+
+ready() { # NAME...: until the guests have come up and said so
+	for name; do until_ok 120 "xenstore-read $(home "$name")/data/ready"; done
+}
+
+order() { # NAME COMMAND: the guest runs it; no answer is expected
+	xenstore-write "$(home "$1")/data/do" "$(cut -d' ' -f1 /proc/uptime) $2"
+}
+
+ask() { # NAME COMMAND: the guest runs it; prints what that prints, with its status
+	at=$(home "$1")/data
+	number=$(cut -d' ' -f1 /proc/uptime)
+	xenstore-write "$at/do" "$number $2"
+	until_ok 120 "xenstore-read $at/done | grep -q '^$number '"
+	answer=$(xenstore-read "$at/done")
+	answer=${answer#* }
+	echo "${answer#* }"
+	return "${answer%% *}"
+}
+
+gone() { for name; do until_ok 60 "! xl domid $name"; done; }

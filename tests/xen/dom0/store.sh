@@ -1,0 +1,11 @@
+# The XenStore daemon of this dom0: which one it is, and what is known of its process.
+
+case ${fx_store:-fastxs} in
+fastxs) STORE=/opt/fastxs/bin/fastxsd STORE_ARGS="--config /etc/fastxs.toml" ;;
+c) STORE=/usr/lib/xen-4.17/bin/xenstored STORE_ARGS= ;;
+ox) STORE=/usr/lib/xen-4.17/bin/oxenstored STORE_ARGS= ;;
+esac
+
+answers() { xenstore-read -s / >/dev/null 2>&1; }
+
+start_consoles() { xenconsoled --pid-file /run/xenconsoled.pid --log=guest --log-dir=/var/log/xen/console; }
