@@ -15,7 +15,7 @@ from importlib import import_module
 
 from fastxs.core.check cimport check_store, memory_of
 from fastxs.core.connection cimport conn_close, conn_new, mark_ready, ring_attach
-from fastxs.core.domains cimport domain_know, domain_remove, domains_greet
+from fastxs.core.domains cimport domain_know, domain_remove, domains_greet, limit_set
 from fastxs.core.heap cimport buf_add
 from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_MEMORY, KIND_RING, KIND_SOCKET, OPS,
                                 QUOTAS, Buf, Conn, Domain, Store, layout)
@@ -23,7 +23,6 @@ from fastxs.core.outbox cimport out_refill, waiting
 from fastxs.core.quota cimport quota_find, quota_of
 from fastxs.core.store cimport store_free, store_new
 from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL, trace_flush
-from fastxs.core.tree cimport stir
 from fastxs.core.turn cimport plane_add, plane_border, plane_close, plane_listen, plane_open, plane_run, now, turn
 from fastxs.core.wire cimport error_number, error_word, op_name
 
@@ -32,8 +31,8 @@ cdef extern from "sys/random.h" nogil:
 
 ABI = layout()
 
-for _room in ("check", "connection", "domains", "heap", "outbox", "perms", "quota", "requests", "store",
-              "trace", "transactions", "tree", "turn", "watches"):
+for _room in ("check", "connection", "domains", "heap", "journal", "outbox", "perms", "quota", "requests", "slots",
+              "store", "trace", "transactions", "tree", "turn", "watches"):
     if import_module("fastxs.core." + _room).LAYOUT != ABI:
         raise ImportError(f"fastxs.core.{_room} was built from other sources than fastxs._core: build all of it again")
 FEATURES = 15
@@ -126,6 +125,7 @@ cdef class Engine:
             conn_close(s, conn)
             return error
         d.conn = conn
+        turn(s)                                 # dom0's kernel is the first to hear of us
         domains_greet(s)
         turn(s)
         return 0
@@ -361,25 +361,26 @@ cdef class Engine:
     def quota_text(str name):
         return quota_of(item_of(name)).text.decode()
 
-    cdef uint32_t *limits(self, object domid) except NULL:
+    cdef Domain *whose(self, object domid) except? NULL:
+        """NULL for None: those of domains to come are meant."""
         cdef Store *s = self.store()
         cdef Domain *d
         if domid is None:
-            return s.limit
+            return NULL
         d = domain_know(s, domid)
         if d == NULL:
             raise LookupError("no domain %d" % domid)
-        return d.limit
+        return d
 
     def get_quota(self, str name, domid=None):
-        return self.limits(domid)[item_of(name)]
+        cdef Domain *d = self.whose(domid)
+        return self.s.limit[item_of(name)] if d == NULL else d.limit[item_of(name)]
 
     def set_quota(self, str name, value, domid=None):
         cdef int item = item_of(name)
         if not 0 <= value < 2**31 or (quota_of(item).cap and value > quota_of(item).cap):
             raise ValueError("%s cannot be %s" % (name, value))
-        self.limits(domid)[item] = value
-        stir(self.s)
+        limit_set(self.store(), self.whose(domid), item, value)
 
     def accounts(self, uint32_t domid):
         cdef Store *s = self.store()

@@ -26,6 +26,9 @@ cdef bint conn_owes(Store *s, Conn *conn) noexcept nogil
 # Map and bind a domain's ring to its connection (again: bind only, and begin anew); 0 or errno.
 cdef int ring_attach(Store *s, Conn *conn, Domain *d, uint32_t remote_port) noexcept nogil
 cdef void ring_detach(Store *s, Conn *conn) noexcept nogil
+# Where a ring begins, the page becomes so; before the turn's first answer leaves, because that may be the toolstack's
+# word that the guest can start.
+cdef void ring_set_up(Store *s, Conn *conn) noexcept nogil
 # True: its guest asked to begin anew, and it does (SPEC 2.2); an ignored ring, too.
 cdef bint ring_began(Store *s, Conn *conn) noexcept nogil
 # The last `n` of the bytes just read were not served: they stay in the page, at the guest's cost.

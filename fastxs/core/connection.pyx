@@ -7,17 +7,20 @@ to a peer that breaks the protocol (`conn_refuse`).  Refuses to know what the by
 from libc.errno cimport EAGAIN, EINTR, ENOMEM, errno
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memmove, strlen
+from libc.string cimport memcpy, memmove, memset, strlen
 from posix.unistd cimport close
 
 from fastxs.core.heap cimport buf_free
+from fastxs.core.journal cimport J_CONN, ConnRecord, journal_drop, journal_put
 from fastxs.core.model cimport (C_BYTES_IN, C_BYTES_OUT, C_CLOSED, CONN_DEAD, CONN_EOF, CONN_FULL, CONN_HUP,
                                 CONN_IGNORED, CONN_MORE, CONN_READY, KIND_MEMORY, KIND_RING, KIND_SOCKET,
                                 Q_OUTSTANDING, SAY_PROTOCOL, Conn, Domain, Store, layout)
-from fastxs.core.outbox cimport mark_dirty, out_refill, waiting
+from fastxs.core.outbox cimport mark_dirty, waiting
 from fastxs.core.quota cimport account, quota_allows, say
 from fastxs.core.ring cimport (RING_INDEX, Page, ring_copy_in, ring_copy_out, ring_fail, ring_port, ring_publish,
                                ring_readable, ring_reconnects, ring_start, ring_writable)
+from fastxs.core.slots cimport (lasting, out_free, slot_begun, slot_claim, slot_read, slot_reading, slot_release,
+                                slot_writing, slot_written)
 from fastxs.core.trace cimport trace_object
 from fastxs.core.transactions cimport txs_drop
 from fastxs.core.watches cimport watches_drop
@@ -31,6 +34,13 @@ cdef extern from "sys/socket.h" nogil:
         MSG_NOSIGNAL
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    static inline void set_errno(int e) { errno = e; }
+    """
+    void set_errno(int e) noexcept nogil
 
 cdef enum:
     KEEP_OUT = 8192             # a drained output buffer up to this size is kept for the next reply
@@ -59,30 +69,52 @@ cdef Conn *conn_new(Store *s, uint32_t kind, int fd, uint32_t domid) noexcept no
     conn = <Conn *>calloc(1, sizeof(Conn))
     if conn == NULL:
         return NULL
-    if s.conn_frees:
-        s.conn_frees -= 1
-        conn.index = s.conn_free[s.conn_frees]
-    else:
-        conn.index = s.conns
-        s.conns += 1
-    s.conn[conn.index] = conn
-    s.conn_count += 1
     s.next_serial += 1
     conn.serial = s.next_serial
     conn.kind = kind
     conn.fd = fd
     conn.domid = domid
+    conn.index = s.conn_free[s.conn_frees - 1] if s.conn_frees else s.conns
+    if lasting(s, conn) and not slot_claim(s, conn):
+        free(conn)
+        return NULL
+    if s.conn_frees:
+        s.conn_frees -= 1
+    else:
+        s.conns += 1
+    s.conn[conn.index] = conn
+    s.conn_count += 1
     conn.privileged = domid == s.priv_domid or kind == KIND_SOCKET
     # Sockets stand for the store's own domain and are accounted to nobody (SPEC part 5).
     if not conn.privileged or kind == KIND_RING:
         conn.domain = s.domain[domid]
     trace_object(s, b"CREATE", b"connection", conn)
+    conn_record(s, conn)
     return conn
+
+
+cdef void conn_record(Store *s, Conn *conn) noexcept nogil:
+    cdef ConnRecord r
+    cdef char *out
+    if not lasting(s, conn):
+        return
+    out = journal_put(s, J_CONN, conn.index, sizeof(r))
+    if out == NULL:
+        return
+    memset(&r, 0, sizeof(r))
+    r.serial = conn.serial
+    r.kind = conn.kind
+    r.domid = conn.domid
+    r.remote = conn.remote
+    r.ignored = conn.flags & CONN_IGNORED
+    memcpy(out, &r, sizeof(r))
 
 
 cdef void conn_close(Store *s, Conn *conn) noexcept nogil:
     watches_drop(s, conn)
     txs_drop(s, conn)
+    if conn.begin:
+        s.begins -= 1
     if conn.page != NULL:
         ring_detach(s, conn)
     if conn.domain != NULL and conn.domain.conn == conn:
@@ -90,11 +122,15 @@ cdef void conn_close(Store *s, Conn *conn) noexcept nogil:
     if conn.fd >= 0:
         close(conn.fd)
     buf_free(&conn.inp)
-    buf_free(&conn.out)
     s.conn[conn.index] = NULL
-    s.conn_free[s.conn_frees] = conn.index
-    s.conn_frees += 1
     s.conn_count -= 1
+    if lasting(s, conn):
+        journal_drop(s, J_CONN, conn.index)
+        slot_release(s, conn)
+    else:
+        buf_free(&conn.out)
+        s.conn_free[s.conn_frees] = conn.index
+        s.conn_frees += 1
     s.counter[C_CLOSED] += 1
     trace_object(s, b"DESTROY", b"connection", conn)
     free(conn)
@@ -145,6 +181,7 @@ cdef void conn_refuse(Store *s, Conn *conn, const char *why, uint32_t error) noe
     else:                                       # the domain lives: only its real death may end it (XSA-325)
         conn_reset(s, conn)
         conn.flags |= CONN_IGNORED
+        conn_record(s, conn)
         if conn.page != NULL:
             ring_fail(<Page *>conn.page, error)
     mark_dirty(s, conn)
@@ -159,9 +196,7 @@ cdef uint32_t conn_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept
     if conn.kind == KIND_MEMORY:
         conn.flags &= ~CONN_MORE
         return 0
-    n = recv(conn.fd, out, room, MSG_DONTWAIT)
-    while n < 0 and errno == EINTR:
-        n = recv(conn.fd, out, room, MSG_DONTWAIT)
+    n = socket_read(s, conn, out, room)
     if n <= 0:
         conn.flags &= ~CONN_MORE
         if n == 0 or errno != EAGAIN:
@@ -171,6 +206,22 @@ cdef uint32_t conn_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept
         conn.flags &= ~CONN_MORE                # a short read emptied it; the next byte is a new edge
     s.counter[C_BYTES_IN] += <uint32_t>n
     return <uint32_t>n
+
+
+cdef ssize_t socket_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept nogil:
+    cdef bint lasts = lasting(s, conn)
+    cdef ssize_t n
+    cdef int error
+    if lasts:
+        slot_reading(s, conn)
+    n = recv(conn.fd, out, room, MSG_DONTWAIT)
+    while n < 0 and errno == EINTR:
+        n = recv(conn.fd, out, room, MSG_DONTWAIT)
+    error = errno
+    if lasts and not slot_read(s, conn, out, <uint32_t>n if n > 0 else 0):
+        conn.flags |= CONN_DEAD                 # no room to keep what it asks for
+    set_errno(error)
+    return n
 
 
 cdef uint32_t ring_read(Store *s, Conn *conn, char *out, uint32_t room) noexcept nogil:
@@ -204,8 +255,8 @@ cdef void drained(Store *s, Conn *conn) noexcept nogil:
     conn.out.pos = conn.out.len = 0
     paid(s, conn)
     if conn.out.cap > KEEP_OUT:
-        buf_free(&conn.out)
-    if conn.flags & CONN_FULL:
+        out_free(s, conn)
+    if conn.flags & CONN_FULL or conn.pending:
         conn.flags &= ~CONN_FULL
         conn.flags |= CONN_MORE
         mark_ready(s, conn)
@@ -213,34 +264,45 @@ cdef void drained(Store *s, Conn *conn) noexcept nogil:
 
 cdef void socket_write(Store *s, Conn *conn) noexcept nogil:
     cdef ssize_t n
-    while True:
-        if conn.pending:
-            out_refill(s, conn)
-        if waiting(conn) == 0:
-            break
+    cdef bint lasts = lasting(s, conn)
+    while waiting(conn):
+        if lasts:
+            slot_writing(s, conn)
         n = send(conn.fd, conn.out.data + conn.out.pos, waiting(conn), MSG_DONTWAIT | MSG_NOSIGNAL)
+        if n > 0:
+            conn.out.pos += <uint32_t>n
+        if lasts:
+            slot_written(s, conn)
         if n < 0 and errno == EINTR:
             continue
         if n < 0 and errno == EAGAIN:
             conn.flags |= CONN_FULL             # the Engine arms EPOLLOUT
-            squeeze(conn)
+            squeeze(s, conn)
             return
         if n < 0:
             conn.flags |= CONN_DEAD
             return
-        conn.out.pos += <uint32_t>n
         s.counter[C_BYTES_OUT] += <uint32_t>n
-        if waiting(conn) == 0:
-            conn.out.pos = conn.out.len = 0
     drained(s, conn)
 
 
-cdef void squeeze(Conn *conn) noexcept nogil:
-    """What was sent leaves the buffer, so that a slow peer's does not grow."""
-    if conn.out.pos > 32768:
+cdef void squeeze(Store *s, Conn *conn) noexcept nogil:
+    """What was sent leaves the buffer, so that a slow peer's does not grow; an extent changes only at its end."""
+    if conn.out.pos > 32768 and not lasting(s, conn):
         memmove(conn.out.data, conn.out.data + conn.out.pos, waiting(conn))
         conn.out.len -= conn.out.pos
         conn.out.pos = 0
+
+
+cdef void ring_set_up(Store *s, Conn *conn) noexcept nogil:
+    if not conn.begin:
+        return
+    conn.begin = False
+    s.begins -= 1
+    if conn.page != NULL:
+        ring_start(<Page *>conn.page, conn.domain.features)
+        if lasting(s, conn):
+            slot_begun(s, conn)
 
 
 cdef void ring_write(Store *s, Conn *conn) noexcept nogil:
@@ -249,12 +311,7 @@ cdef void ring_write(Store *s, Conn *conn) noexcept nogil:
     cdef uint32_t n
     if page == NULL:
         return
-    if conn.begin:
-        conn.begin = False
-        ring_start(page, conn.domain.features)
     while True:
-        if conn.pending:
-            out_refill(s, conn)
         n = waiting(conn)
         if n == 0:
             drained(s, conn)
@@ -265,7 +322,7 @@ cdef void ring_write(Store *s, Conn *conn) noexcept nogil:
             break
         if room == 0:
             conn.flags |= CONN_FULL             # the guest notifies when it has taken some
-            squeeze(conn)
+            squeeze(s, conn)
             break
         if n > <uint32_t>room:
             n = <uint32_t>room
@@ -314,7 +371,7 @@ cdef bint port_table(Store *s, uint32_t port) noexcept nogil:
 
 
 cdef int ring_attach(Store *s, Conn *conn, Domain *d, uint32_t remote_port) noexcept nogil:
-    cdef uint32_t port = 0
+    cdef uint32_t port = 0, given
     cdef int error
     if conn.page == NULL:
         if d.domid == s.store_domid:
@@ -328,8 +385,9 @@ cdef int ring_attach(Store *s, Conn *conn, Domain *d, uint32_t remote_port) noex
         s.border.unbind(s.border.self, conn.port)
         s.port_conn[conn.port] = 0
         conn.port = 0
-    if ring_port(<Page *>conn.page):
-        remote_port = ring_port(<Page *>conn.page)
+    given = ring_port(<Page *>conn.page)
+    if given:
+        remote_port = given
     error = s.border.bind(s.border.self, d.domid, remote_port, &port)
     if not error and not port_table(s, port):
         s.border.unbind(s.border.self, port)
@@ -337,6 +395,7 @@ cdef int ring_attach(Store *s, Conn *conn, Domain *d, uint32_t remote_port) noex
     if error:
         return error
     conn.port = port
+    conn.remote = remote_port
     s.port_conn[port] = conn.index + 1
     ring_begin(s, conn)
     return 0
@@ -346,8 +405,11 @@ cdef void ring_begin(Store *s, Conn *conn) noexcept nogil:
     conn.flags &= ~(CONN_IGNORED | CONN_FULL)
     conn.flags |= CONN_MORE
     conn.req_cons = conn.rsp_prod = 0
+    if not conn.begin:
+        s.begins += 1
     conn.begin = True                           # the page is touched at the turn's end only
     conn.notify = True                          # a guest that waits to be connected is woken (SPEC 2.2)
+    conn_record(s, conn)
     mark_ready(s, conn)
     mark_dirty(s, conn)
 

@@ -1,6 +1,7 @@
 """Domains: what is known of each, introduction and death (SPEC 2.4)."""
 from libc.stdint cimport uint32_t, uint64_t
 
+from fastxs.core.journal cimport DomainRecord
 from fastxs.core.model cimport Conn, Domain, DomState, Store
 
 cdef int domains_init(Store *s) noexcept nogil
@@ -11,6 +12,12 @@ cdef Domain *domain_know(Store *s, uint32_t domid) noexcept nogil
 cdef int domain_introduce(Store *s, uint32_t domid, uint32_t port) noexcept nogil
 # SET_TARGET; NULL: no target any more.
 cdef void domain_aim(Store *s, Domain *d, Domain *target) noexcept nogil
+# Something of it changed: into the journal.
+cdef void domain_record(Store *s, Domain *d) noexcept nogil
+# As it was; NULL: no memory.
+cdef Domain *domain_restore(Store *s, uint32_t domid, const DomainRecord *r) noexcept nogil
+# A quota of a domain's, or (NULL) of those to come.
+cdef void limit_set(Store *s, Domain *d, uint32_t item, uint32_t value) noexcept nogil
 # Everything of it goes; then the events.
 cdef void domain_remove(Store *s, Domain *d, bint plain) noexcept nogil
 # VIRQ_DOM_EXC: ask the border which domains changed.

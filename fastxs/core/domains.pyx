@@ -11,12 +11,13 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from fastxs.core.heap cimport at
+from fastxs.core.journal cimport J_DOMAIN, DomainRecord, journal_drop, journal_meta, journal_put
 from fastxs.core.connection cimport conn_close, conn_new, conn_reset, ring_attach, ring_detach
 from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, DOM_DEAD, DOM_EXISTS, DOM_SHUTDOWN, DOM_WEAK_ID,
                                 KIND_RING, NODE_LEFT, Ace, Conn, DomState, Domain, Perms, Store, handle, layout)
 from fastxs.core.outbox cimport mark_dirty
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_forget, perms_intern
-from fastxs.core.tree cimport node_at, stir, tree_disown, tree_path, tree_remove, tree_set_perms
+from fastxs.core.tree cimport RECLAIM_NOW, node_at, reclaim, stir, tree_disown, tree_path, tree_remove, tree_set_perms
 from fastxs.core.watches cimport fire_removed, fire_special
 from fastxs.core.wire cimport FEATURE_DOMID_ANY, FEATURE_ERROR, FEATURE_RECONNECTION, FEATURE_WATCHDEPTH
 
@@ -48,6 +49,42 @@ cdef bint domain_exists(Store *s, uint32_t domid, DomState *state) noexcept nogi
     return state.state != 0
 
 
+cdef void domain_record(Store *s, Domain *d) noexcept nogil:
+    cdef DomainRecord r
+    cdef char *out = journal_put(s, J_DOMAIN, d.domid, sizeof(r))
+    if out == NULL:
+        return
+    memset(&r, 0, sizeof(r))
+    r.features = d.features
+    r.unique_id = d.unique_id
+    r.target = d.target
+    r.introduced = d.introduced
+    r.shutdown = d.shutdown
+    memcpy(r.limit, d.limit, sizeof(r.limit))
+    memcpy(out, &r, sizeof(r))
+
+
+cdef void limit_set(Store *s, Domain *d, uint32_t item, uint32_t value) noexcept nogil:
+    if d == NULL:
+        s.limit[item] = value
+        journal_meta(s)
+    else:
+        d.limit[item] = value
+        domain_record(s, d)
+    stir(s)
+
+
+cdef Domain *domain_restore(Store *s, uint32_t domid, const DomainRecord *r) noexcept nogil:
+    cdef Domain *d = domain_alloc(s, domid, r.unique_id)
+    if d != NULL:
+        d.features = r.features
+        d.target = r.target                     # its target's list is made once all domains are there
+        d.introduced = r.introduced
+        d.shutdown = r.shutdown
+        memcpy(d.limit, r.limit, sizeof(r.limit))
+    return d
+
+
 cdef Domain *domain_alloc(Store *s, uint32_t domid, uint64_t unique_id) noexcept nogil:
     cdef Domain *d = <Domain *>calloc(1, sizeof(Domain))
     if d == NULL:
@@ -56,19 +93,23 @@ cdef Domain *domain_alloc(Store *s, uint32_t domid, uint64_t unique_id) noexcept
     d.target = -1
     d.features = FEATURES
     d.unique_id = unique_id
+    s.domain_serial += 1
+    d.serial = s.domain_serial
     memcpy(d.limit, s.limit, sizeof(s.limit))
     s.domain[domid] = d
     s.domains += 1
     stir(s)
+    domain_record(s, d)
     return d
 
 
-cdef bint is_another(Domain *d, const DomState *state) noexcept nogil:
+cdef bint is_another(Store *s, Domain *d, const DomState *state) noexcept nogil:
     """The domid is used anew, and the death of its former user was not told yet."""
     if state.unique_id == 0 or d.unique_id == 0 or state.unique_id == d.unique_id:
         return False
     if state.state & DOM_WEAK_ID and d.conn != NULL:
         d.unique_id = state.unique_id           # a mapped page keeps the domid: it only has another handle
+        domain_record(s, d)
         return False
     return True
 
@@ -77,7 +118,7 @@ cdef Domain *domain_meet(Store *s, uint32_t domid, DomState *state) noexcept nog
     """The domain that has this domid now, its state just asked for; what is known of a former one goes."""
     cdef Domain *d = s.domain[domid]
     cdef bint there = domain_exists(s, domid, state)
-    if d != NULL and (not there or is_another(d, state)):
+    if d != NULL and (not there or is_another(s, d, state)):
         domain_remove(s, d, True)
         d = NULL
     if d == NULL and there:
@@ -92,8 +133,8 @@ cdef Domain *domain_know(Store *s, uint32_t domid) noexcept nogil:
         return NULL
     d = s.domain[domid]
     # A mapped page keeps the domid from being used again; without one it is asked who has it (XSA-322, XSA-417).
-    # A log that is done again changes nothing that its requests did not.
-    if d != NULL and (d.conn != NULL or s.border == NULL or is_own(s, domid) or s.replaying or s.quiet):
+    # What is done again, or applied, changes nothing that its requests did not.
+    if s.quiet or (d != NULL and (d.conn != NULL or s.border == NULL or is_own(s, domid) or s.replaying)):
         return d
     return domain_meet(s, domid, &state)
 
@@ -104,12 +145,14 @@ cdef int domains_init(Store *s) noexcept nogil:
     if d == NULL:
         return ENOMEM
     d.introduced = True
+    domain_record(s, d)
     s.pretend[s.priv_domid >> 3] |= 1 << (s.priv_domid & 7)
     if s.store_domid != s.priv_domid:
         d = domain_alloc(s, s.store_domid, 0)
         if d == NULL:
             return ENOMEM
         d.introduced = True
+        domain_record(s, d)
         s.pretend[s.store_domid >> 3] |= 1 << (s.store_domid & 7)
     return 0
 
@@ -149,6 +192,7 @@ cdef int domain_introduce(Store *s, uint32_t domid, uint32_t port) noexcept nogi
         d.conn = conn
     if not d.introduced:
         d.introduced = True
+        domain_record(s, d)
         fire_special(s, b"@introduceDomain", 16, -1)
         fire_special(s, b"@introduceDomain", 16, <int32_t>domid)
         if look_at(s, d, &state):               # it shut down before anybody knew it
@@ -173,6 +217,7 @@ cdef void domain_aim(Store *s, Domain *d, Domain *target) noexcept nogil:
             d.target_next.target_prev = d
         target.targeted_by = d
     stir(s)
+    domain_record(s, d)
 
 
 cdef void reown(Store *s, handle node, uint32_t heir) noexcept nogil:
@@ -257,7 +302,8 @@ cdef void drop_nodes(Store *s, Domain *d) noexcept nogil:
         fire_removed(s, s.scratch.data, s.scratch.len, tops[i])
         tree_remove(s, tops[i])
     free(tops)
-    tree_disown(s, d)                           # their memory comes back in slices, like that of any removed node
+    tree_disown(s, d)
+    reclaim(s, RECLAIM_NOW)                     # the rest of their memory comes back in slices
 
 
 cdef void domain_remove(Store *s, Domain *d, bint plain) noexcept nogil:
@@ -277,6 +323,7 @@ cdef void domain_remove(Store *s, Domain *d, bint plain) noexcept nogil:
     drop_nodes(s, d)
     perms_forget(s, d, s.priv_domid)
     domain_aim(s, d, NULL)
+    journal_drop(s, J_DOMAIN, domid)
     while d.targeted_by != NULL:                # whose target it was (XSA-233)
         domain_aim(s, d.targeted_by, NULL)
     free(d)
@@ -293,11 +340,12 @@ cdef bint look_at(Store *s, Domain *d, const DomState *state) noexcept nogil:
     """What a state means for a known domain; True: the plain @releaseDomain is due."""
     if is_own(s, d.domid):
         return False
-    if not state.state & DOM_EXISTS or state.state & DOM_DEAD or is_another(d, state):
+    if not state.state & DOM_EXISTS or state.state & DOM_DEAD or is_another(s, d, state):
         domain_remove(s, d, True)
         return False
     if state.state & DOM_SHUTDOWN and not d.shutdown and d.introduced:
         d.shutdown = True
+        domain_record(s, d)
         fire_special(s, b"@releaseDomain", 14, <int32_t>d.domid)
         return True
     return False

@@ -131,8 +131,10 @@ cdef struct Perms:              # followed by `room` Ace, `count` of them used; 
     uint32_t hash
     handle chain
     uint32_t refs
+    uint32_t id                 # in the image; never used again
     uint16_t count
     uint16_t room
+    uint32_t pad
 
 # ---- domains, quotas ------------------------------------------------------------------------
 
@@ -170,6 +172,7 @@ cdef struct Domain:             # owned by Store.domain[domid]; there while the 
     handle aces                 # first Perms that names it in an entry that is not stale; 0: none
     uint32_t aces_place         # and that entry's index
     uint64_t unique_id
+    uint64_t serial             # differs for every Domain there ever was
     Conn *conn                  # the ring's connection, or NULL; owned by Store.conn
     Domain *targeted_by         # the domains that have this one as target, by `target_next`
     Domain *target_prev         # place in its target's list
@@ -297,6 +300,7 @@ cdef enum:
     TX_FAILED = 1               # a quota or memory ended it: END answers ENOMEM (SPEC 4)
     TX_DOOMED = 2               # lost its snapshot: END answers EAGAIN
     TX_STALE = 4                # its snapshot could not move forward; only END tries again
+    TX_DOUBT = 8                # it named a domain that is not there: END asks again
 
 cdef struct Tx:                 # owned by its connection's list
     Tx *next
@@ -335,6 +339,10 @@ cdef struct Cursor:             # where the last DIRECTORY_PART stopped, so that
     uint32_t offset             # of `child`'s first byte
     uint64_t gen
 
+cdef struct Extent:             # a run of bytes in the slot file (core/slots)
+    uint32_t at                 # in units of SLOT_UNIT; 0: none
+    uint32_t cls                # SLOT_UNIT << cls bytes
+
 cdef struct Conn:               # owned by Store.conn[index]
     uint32_t index
     uint32_t serial             # differs for every connection; the id that Python and the logs use
@@ -370,8 +378,64 @@ cdef struct Conn:               # owned by Store.conn[index]
     uint32_t rsp_prod
     uint32_t room               # bytes that its answers may fill, when it was last read
     uint32_t owed               # requests of which some of the answer did not fit there
+    uint32_t remote             # the port that the domain offers
     bint begin                  # the page is to be set up as a ring begins, at this turn's end
     bint notify                 # they moved in this turn: publish and notify
+    # with an image only
+    uint32_t seq                # of the newest Meta
+    Extent out_ext              # where `out` lies
+    Extent inp_ext[2]           # for `inp`, by Meta
+    Extent rx_ext
+
+# ---- what is between the daemon and a peer, in memory that outlives the daemon ---------------------
+
+cdef enum:
+    SLOT_PENDING = 1            # Meta.flags: more events waited than bytes hold
+    SLOT_BEGIN = 2              # the page is to be set up as a ring begins
+    SLOT_UNIT = 64              # extents are named in units of so many bytes
+    SLOT_CLASSES = 24           # extents of 64 << class bytes
+
+cdef struct Meta:               # how a peer stood at the end of a turn
+    uint64_t turn               # counts if the image has that turn
+    uint32_t seq                # the newer one of two; stored last
+    uint32_t flags
+    uint32_t req_cons
+    uint32_t rsp_prod           # of the byte at `out_pos`
+    uint32_t out                # extent: what waits to be sent is [out_pos, out_len) of it
+    uint32_t out_pos
+    uint32_t out_len
+    uint32_t inp                # extent: taken from the peer, not yet a whole request
+    uint32_t inp_len
+    uint32_t next_tx_id
+
+cdef struct Slot:               # 128 bytes: two cache lines
+    uint32_t serial             # whose it is
+    uint32_t busy               # in a system call that moves bytes: after a crash nobody knows how many
+    uint32_t rx                 # extent: taken from a socket since `rx_seq` was stored
+    uint32_t rx_len
+    uint32_t rx_seq
+    uint32_t pad[3]
+    Meta meta[2]
+
+cdef struct Slots:
+    int fd                      # owned; -1: none
+    char *map                   # owned
+    uint64_t metas              # bytes of the file that are reserved for Slot structs, from its beginning
+    uint64_t top                # where extents were never handed out
+    uint64_t end                # and how far the file is reserved
+    Buf free[SLOT_CLASSES]      # owned; uint32_t extents
+    Buf late                    # owned; Extents given back in this turn: the last one's metas may still name them
+    Buf gone                    # owned; uint32_t indices of connections closed in this turn, as above
+
+# ---- the image as the core sees it; filled by fastxs.storage.image ---------------------------------
+
+cdef struct Image:
+    void *self                  # the image's own; not touched here
+    uint64_t turn               # the last that is committed
+    # All of a journal or nothing; 0 or errno.
+    int (*commit)(void *self, const char *journal, uint32_t len) noexcept nogil
+    # Is there room for so many more records, whatever becomes of the others in this turn?
+    bint (*admits)(void *self, uint32_t records, uint64_t bytes) noexcept nogil
 
 # ---- the hypervisor as the core sees it; filled by fastxs.hypervisor.border ----------------------
 
@@ -477,6 +541,7 @@ cdef struct Store:
     Reclaim *reclaim_last
     Domain *domain[DOMIDS]      # owned
     uint32_t domains
+    uint64_t domain_serial
     uint32_t priv_domid
     uint32_t store_domid
     bint keep_orphans
@@ -484,6 +549,17 @@ cdef struct Store:
     int64_t high[QUOTAS]
     uint8_t pretend[DOMIDS / 8]  # without a border: which domains exist
     Border *border              # not owned; NULL: none
+    # what survives us
+    Image *image                # not owned; NULL: none
+    Slots slots
+    Buf journal                 # owned: Records of this turn
+    uint32_t journal_last       # offset of the last one
+    uint32_t journal_count
+    uint32_t next_perms_id
+    uint32_t slots_number       # which slot file is ours
+    uint32_t recoveries
+    bint restoring              # what happens now is in the image already
+    bint fatal                  # the image could not be told: nothing leaves any more
     # connections
     Conn **conn                 # owned; by index
     uint32_t conns
@@ -502,8 +578,10 @@ cdef struct Store:
     uint64_t left_ns            # when the last stay in the set ended
     uint32_t *ports             # owned; PORTS_MAX: taken in this turn, to be unmasked at its end
     uint32_t port_count
+    bint slept                  # nobody was ready: whoever woke us is answered first, so that he goes on meanwhile
     Conn *ready_first
     Conn *ready_last
+    uint32_t begins             # rings that are to be set up at this turn's end
     Conn *dirty
     Tx *guarded                 # of a peer whose transactions kept failing: others let it pass (XSA-206)
     uint64_t guarded_ns         # until then

@@ -11,12 +11,13 @@ from libc.errno cimport ENOMEM
 from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
-from fastxs.core.heap cimport at, bucket, buf_room, fx_hash, give, table_add, table_drop, take
+from fastxs.core.heap cimport at, bucket, fx_hash, give, table_add, table_drop, take
 from fastxs.core.model cimport (CONN_DEAD, CONN_DIRTY, C_EVENTS, C_EVENTS_COLLAPSED, C_EVENTS_DROPPED, C_REPLIES,
                                 HEADER, PAYLOAD_MAX, SAY_COLLAPSE, WATCH_COLLAPSED, WATCH_RELATIVE, Conn, Event, Store,
                                 WNode, Watch, handle, layout)
 from fastxs.core.paths cimport path_base
 from fastxs.core.quota cimport say
+from fastxs.core.slots cimport out_room
 from fastxs.core.trace cimport trace_message
 from fastxs.core.wire cimport XS_WATCH_EVENT, Header
 
@@ -41,7 +42,7 @@ cdef bint out_is_full(Conn *conn) noexcept nogil:
 cdef char *frame(Store *s, Conn *conn, uint32_t type, uint32_t req_id, uint32_t tx_id, uint32_t n) noexcept nogil:
     """A header at the outbox's end; where the `n` bytes behind it go.  NULL: no memory, the peer is given up."""
     cdef Header h
-    if buf_room(&conn.out, HEADER + n):
+    if out_room(s, conn, HEADER + n):
         conn.flags |= CONN_DEAD
         mark_dirty(s, conn)
         return NULL

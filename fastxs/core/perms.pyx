@@ -11,9 +11,10 @@ from libc.errno cimport EINVAL
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport strtol
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from fastxs.core.heap cimport at, bucket, fx_hash, give, table_add, table_drop, take
+from fastxs.core.journal cimport J_PERMS, Check, PermsRecord, journal_drop, journal_put
 from fastxs.core.model cimport (ACE_LINKED, ACE_STALE, DOMID_ANY, DOMIDS, RIGHT_OWNER, RIGHT_READ, RIGHT_WRITE, Ace,
                                 Conn, Domain, Perms, Store, handle, layout)
 
@@ -81,6 +82,21 @@ cdef void unlink_ace(Store *s, handle list, uint32_t place) noexcept nogil:
 
 # ---- lists ------------------------------------------------------------------------------------------
 
+cdef void record(Store *s, handle list) noexcept nogil:
+    cdef Perms *p = <Perms *>at(s, list)
+    cdef PermsRecord entry
+    cdef uint32_t i
+    cdef char *out = journal_put(s, J_PERMS, p.id, <uint32_t>(sizeof(Check) + p.count * sizeof(PermsRecord)))
+    if out == NULL:
+        return
+    memset(&entry, 0, sizeof(entry))
+    for i in range(p.count):
+        entry.domid = aces(s, list)[i].domid
+        entry.rights = aces(s, list)[i].rights
+        entry.flags = aces(s, list)[i].flags & ACE_STALE
+        memcpy(out + sizeof(Check) + i * sizeof(entry), &entry, sizeof(entry))
+
+
 cdef handle perms_intern(Store *s, const Ace *entries, uint32_t count) noexcept nogil:
     cdef uint32_t hash = list_hash(s, entries, count), i
     cdef handle h = bucket(&s.perms, hash)[0]
@@ -98,11 +114,14 @@ cdef handle perms_intern(Store *s, const Ace *entries, uint32_t count) noexcept 
     p.hash = hash
     p.refs = 1
     p.count = p.room = <uint16_t>count
+    s.next_perms_id += 1
+    p.id = s.next_perms_id
     memcpy(aces(s, h), entries, count * sizeof(Ace))
     for i in range(count):
         aces(s, h)[i].place = <uint16_t>i
         link_ace(s, h, i)
     table_add(s, &s.perms, h)
+    record(s, h)
     return h
 
 
@@ -119,6 +138,7 @@ cdef void perms_drop(Store *s, handle list) noexcept nogil:
     for i in range(p.count):
         unlink_ace(s, list, i)
     table_drop(s, &s.perms, list)
+    journal_drop(s, J_PERMS, p.id)
     give(s, list, perms_size(p.room))
 
 
@@ -197,3 +217,4 @@ cdef void perms_forget(Store *s, Domain *domain, uint32_t heir) noexcept nogil:
             link_ace(s, list, i)
         p.hash = list_hash(s, a, p.count)
         table_add(s, &s.perms, list)
+        record(s, list)

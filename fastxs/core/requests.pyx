@@ -12,14 +12,14 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, strtol, strtoul
 from libc.string cimport memchr, memcpy, memset, strlen
 
-from fastxs.core.domains cimport domain_aim, domain_introduce, domain_know, domain_remove
+from fastxs.core.domains cimport domain_aim, domain_introduce, domain_know, domain_remove, domain_record, limit_set
 from fastxs.core.heap cimport at, buf_add, buf_room, fx_hash
 from fastxs.core.model cimport (ACE_STALE, CONN_WAITED, C_COMMITS, C_CONFLICTS, C_ERRORS, C_REPLAYS, C_REQUESTS,
                                 DOMIDS, DOMID_ANY, DOMID_SELF, OPS, PAYLOAD_MAX, QUOTAS, Q_MEMORY, Q_NODES,
                                 Q_NODE_SIZE, Q_PATH, Q_PERMS, Q_TRANSACTIONS, Q_WATCHES, RIGHT_OWNER, RIGHT_READ,
-                                RIGHT_WRITE, SAY_CONFLICT, SAY_PERMISSION, SAY_QUOTA, TX_DOOMED, TX_FAILED, TX_STALE,
-                                VIEW_KEEP, VIEW_LOST, Ace, Conn, Cursor, Domain, Kids, LogEntry, Node, Perms, Store,
-                                Tx, View, handle, layout)
+                                RIGHT_WRITE, SAY_CONFLICT, SAY_PERMISSION, SAY_QUOTA, TX_DOOMED, TX_DOUBT, TX_FAILED,
+                                TX_STALE, VIEW_KEEP, VIEW_LOST, Ace, Conn, Cursor, Domain, Kids, LogEntry, Node, Perms,
+                                Store, Tx, View, handle, layout)
 from fastxs.core.outbox cimport out_event, out_message
 from fastxs.core.paths cimport Path, component_end, path_base, path_home_len, path_is_legal
 from fastxs.core.perms cimport (aces, conn_rights, owner_of, perm_format, perm_parse, perms_drop, perms_hold,
@@ -31,7 +31,7 @@ from fastxs.core.transactions cimport (Spot, tx_end, tx_find, tx_log, tx_new, tx
                                        view_list_size, view_logged, view_moved, view_new, view_perms, view_remove,
                                        view_see_above, view_set_perms, view_set_value, view_touches, view_value,
                                        views_collide)
-from fastxs.core.tree cimport kids_of, node_at, reclaim, snapshot_close, stir
+from fastxs.core.tree cimport RECLAIM_NOW, kids_of, node_at, reclaim, snapshot_close, stir
 from fastxs.core.watches cimport fire, fire_removed, watch_add, watch_remove, watch_there, watches_drop
 from fastxs.core.wire cimport *
 
@@ -49,7 +49,6 @@ cdef enum:
     LOG_LONG = 2048             # entries: about a millisecond
     REPLAY_BASE = 1024          # entries that may be done again on the way, and as many times the log
     REPLAY_TIMES = 16
-    RECLAIM_NOW = 4096          # nodes given back within the request that removed them
     RECLAIM_SLICE = 64          # and with each later one, while there are more
 
 cdef struct Operation:
@@ -66,7 +65,7 @@ cdef uint64_t digest(Store *s, const char *data, uint32_t n) noexcept nogil:
 cdef int reply(Store *s, Req *r, const char *data, uint32_t n) noexcept nogil:
     """Always 0, so that a handler ends with it."""
     if r.tx != NULL:
-        r.answer = digest(s, data, n)
+        r.answer ^= digest(s, data, n)
     if not s.replaying:
         out_message(s, r.conn, r.type, r.req_id, r.tx_id, data, n)
     return 0
@@ -471,6 +470,7 @@ cdef int do_rm(Store *s, Req *r) noexcept nogil:
 
 cdef int read_perms(Store *s, Req *r, const char *first, Ace *list, uint32_t count) noexcept nogil:
     """Entries that name a domain that does not exist never grant anything (XSA-322, XSA-417)."""
+    cdef Domain *d
     cdef uint32_t i
     cdef int error
     cdef const char *p = first
@@ -481,8 +481,14 @@ cdef int read_perms(Store *s, Req *r, const char *first, Ace *list, uint32_t cou
             return error
         if list[i].domid == DOMID_ANY and (r.conn.domain == NULL or r.conn.domain.features & FEATURE_DOMID_ANY):
             pass                                # means everybody to those who were offered it
-        elif domain_know(s, list[i].domid) == NULL:
-            list[i].flags = ACE_STALE
+        else:
+            d = domain_know(s, list[i].domid)
+            if d == NULL:
+                list[i].flags = ACE_STALE
+                if r.tx != NULL:
+                    r.tx.flags |= TX_DOUBT
+            # Whom it named is part of what it was told: the next domain with that domid is another one.
+            r.answer = (r.answer ^ (d.serial if d != NULL else 0)) * <uint64_t>0x9E3779B97F4A7C15 + 1
         p += strlen(p) + 1
     return 0
 
@@ -706,7 +712,7 @@ cdef int commit(Store *s, Tx *tx) noexcept nogil:
         return EAGAIN
     if v == NULL:
         return 0
-    if s.stamp != v.stamp:
+    if s.stamp != v.stamp or tx.flags & TX_DOUBT:
         error = replay(s, tx)
         if error:
             return error
@@ -840,6 +846,7 @@ cdef int do_resume(Store *s, Req *r) noexcept nogil:
     if error:
         return error
     s.domain[domid].shutdown = False
+    domain_record(s, s.domain[domid])
     return ok(s, r)
 
 
@@ -902,25 +909,24 @@ cdef int do_set_feature(Store *s, Req *r) noexcept nogil:
     if mask & ~<uint32_t>(FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCHDEPTH | FEATURE_DOMID_ANY):
         return EINVAL
     d.features = mask
+    domain_record(s, d)
     stir(s)
     return ok(s, r)
 
 
 # ---- quotas ----------------------------------------------------------------------------------------------
 
-cdef int quota_target(Store *s, Req *r, const char **part, uint32_t count, uint32_t with_domid, uint32_t **limits,
+cdef int quota_target(Store *s, Req *r, const char **part, uint32_t count, uint32_t with_domid, Domain **whose,
                       int *item) noexcept nogil:
-    """Which limits are meant: a domain's, or those for domains to come; 0, EINVAL or ENOENT."""
+    """Whose limits are meant (NULL: those of domains to come); 0, EINVAL or ENOENT."""
     cdef uint32_t domid = 0, i = 0
-    cdef Domain *d
-    limits[0] = s.limit
+    whose[0] = NULL
     if count == with_domid:
         if number(part[0], DOMIDS - 1, &domid):
             return EINVAL
-        d = domain_know(s, domid)
-        if d == NULL:
+        whose[0] = domain_know(s, domid)
+        if whose[0] == NULL:
             return ENOENT
-        limits[0] = d.limit
         i = 1
     item[0] = quota_find(part[i], <uint32_t>strlen(part[i]))
     return EINVAL if item[0] < 0 else 0
@@ -929,7 +935,7 @@ cdef int quota_target(Store *s, Req *r, const char **part, uint32_t count, uint3
 cdef int do_get_quota(Store *s, Req *r) noexcept nogil:
     cdef const char *part[2]
     cdef uint32_t count = strings(r, part, 2), i
-    cdef uint32_t *limits = NULL
+    cdef Domain *d = NULL
     cdef int item = -1, error
     if count > 2 or (count == 0 and r.len):
         return EINVAL
@@ -940,28 +946,29 @@ cdef int do_get_quota(Store *s, Req *r) noexcept nogil:
                     or buf_add(&s.text, b" " if i + 1 < QUOTAS else b"\0", 1):
                 return ENOMEM
         return reply(s, r, s.text.data, s.text.len)
-    error = quota_target(s, r, part, count, 2, &limits, &item)
-    return error if error else reply_number(s, r, b"%u", limits[item])
+    error = quota_target(s, r, part, count, 2, &d, &item)
+    if error:
+        return error
+    return reply_number(s, r, b"%u", s.limit[item] if d == NULL else d.limit[item])
 
 
 cdef int do_set_quota(Store *s, Req *r) noexcept nogil:
     cdef const char *part[3]
     cdef uint32_t count = strings(r, part, 3)
-    cdef uint32_t *limits = NULL
+    cdef Domain *d = NULL
     cdef const char *text
     cdef unsigned long value
     cdef int item = -1, error
     if count != 2 and count != 3:
         return EINVAL
-    error = quota_target(s, r, part, count, 3, &limits, &item)
+    error = quota_target(s, r, part, count, 3, &d, &item)
     if error:
         return error
     text = part[count - 1]
     value = strtoul(text, NULL, 10)             # what is no number is 0, unlimited (SPEC 1.2)
     if text[0] == c'-' or value > 0x7FFFFFFF or (quota_of(item).cap and value > quota_of(item).cap):
         return EINVAL
-    limits[item] = <uint32_t>value
-    stir(s)
+    limit_set(s, d, <uint32_t>item, <uint32_t>value)
     return ok(s, r)
 
 

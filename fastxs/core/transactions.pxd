@@ -49,6 +49,8 @@ cdef bint views_collide(Store *s, View *mine, View *other) noexcept nogil
 cdef bint view_logged(Store *s, View *v, handle t, uint32_t op) noexcept nogil
 
 cdef Tx *tx_new(Store *s, Conn *conn) noexcept nogil
+# One that was open when its daemon ended: it can only end, with EAGAIN (HOUSE section 6).
+cdef Tx *tx_restore(Store *s, Conn *conn, uint32_t id) noexcept nogil
 cdef Tx *tx_find(Conn *conn, uint32_t id) noexcept nogil
 cdef void tx_end(Store *s, Tx *tx) noexcept nogil
 cdef void txs_drop(Store *s, Conn *conn) noexcept nogil

@@ -19,8 +19,9 @@ from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 
 from fastxs.core.heap cimport (at, bucket, buf_add, buf_free, buf_room, fx_fold, fx_hash, give, table_add, table_drop,
                                take)
-from fastxs.core.model cimport (NONE32, Q_MEMORY, Q_TRANSACTIONS, Q_TX_NODES, T_BORN, T_CUT, T_EXACT, T_EXISTS, T_FIRE,
-                                T_SEEN, T_WRITTEN, VIEW_KEEP, VIEW_LOST, Ace, Buf, Conn, Count, Domain, LogEntry,
+from fastxs.core.journal cimport J_TX, Check, journal_drop, journal_put
+from fastxs.core.model cimport (KIND_MEMORY, NONE32, Q_MEMORY, Q_TRANSACTIONS, Q_TX_NODES, T_BORN, T_CUT, T_EXACT, T_EXISTS, T_FIRE,
+                                T_SEEN, T_WRITTEN, TX_DOOMED, VIEW_KEEP, VIEW_LOST, Ace, Buf, Conn, Count, Domain, LogEntry,
                                 Perms, Store, TNode, Tx, View, handle, layout)
 from fastxs.core.paths cimport component_end
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_hold, perms_intern
@@ -635,7 +636,25 @@ cdef Tx *tx_new(Store *s, Conn *conn) noexcept nogil:
         conn.next_tx_id += 1
         if conn.next_tx_id and tx_find(conn, conn.next_tx_id) == NULL:
             break
-    tx.id = conn.next_tx_id
+    if conn.kind != KIND_MEMORY:
+        journal_put(s, J_TX, tx_key(conn, conn.next_tx_id), sizeof(Check))
+    return tx_link(s, conn, tx, conn.next_tx_id)
+
+
+cdef inline uint64_t tx_key(Conn *conn, uint32_t id) noexcept nogil:
+    return <uint64_t>conn.index << 32 | id
+
+
+cdef Tx *tx_restore(Store *s, Conn *conn, uint32_t id) noexcept nogil:
+    cdef Tx *tx = <Tx *>calloc(1, sizeof(Tx))
+    if tx == NULL:
+        return NULL
+    tx.flags = TX_DOOMED
+    return tx_link(s, conn, tx, id)
+
+
+cdef Tx *tx_link(Store *s, Conn *conn, Tx *tx, uint32_t id) noexcept nogil:
+    tx.id = id
     tx.conn = conn
     tx.next = conn.tx
     conn.tx = tx
@@ -659,6 +678,8 @@ cdef void tx_end(Store *s, Tx *tx) noexcept nogil:
     while link[0] != tx:
         link = &link[0].next
     link[0] = tx.next
+    if conn.kind != KIND_MEMORY:
+        journal_drop(s, J_TX, tx_key(conn, tx.id))
     conn.txs -= 1
     if conn.domain != NULL:
         account(s, conn.domain, Q_TRANSACTIONS, -1)

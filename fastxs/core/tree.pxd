@@ -57,7 +57,21 @@ cdef inline void stir(Store *s) noexcept nogil:
     s.stamp += 1
 
 
+cdef struct Saved:              # a node as the image holds it
+    uint64_t birth
+    handle parent               # 0: it is `/`
+    handle perms
+    const char *name
+    const char *value
+    uint32_t name_len
+    uint32_t value_len
+
+# The nodes that every new store has; 0 or ENOMEM.
 cdef int tree_init(Store *s) noexcept nogil
+# A tree of which all nodes are restored, parents first and siblings in order; 0 or ENOMEM.
+cdef int tree_begin(Store *s) noexcept nogil
+# 0: no memory.
+cdef handle tree_restore(Store *s, const Saved *saved) noexcept nogil
 cdef void tree_free(Store *s) noexcept nogil
 
 # Child of a node by name, today; 0: none.
@@ -79,6 +93,9 @@ cdef int tree_set_value(Store *s, handle node, const char *value, uint32_t n) no
 cdef int tree_set_perms(Store *s, handle node, handle perms) noexcept nogil
 # The node and all below leave the tree; memory comes back by `reclaim`.
 cdef void tree_remove(Store *s, handle node) noexcept nogil
+cdef enum:
+    RECLAIM_NOW = 4096          # nodes given back within the request that removed them
+
 # Up to `steps` nodes of what left the tree; True: more to do.
 cdef bint reclaim(Store *s, uint32_t steps) noexcept nogil
 # Its nodes, all removed by now, are counted to nobody any more.

@@ -21,9 +21,10 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 
 from fastxs.core.heap cimport (at, bucket, buf_add, buf_room, fx_hash, fx_prefetch, give, rounded, table_add,
                                table_drop, take)
+from fastxs.core.journal cimport J_NODE, NODE_HEAD, NodeRecord, journal_drop, journal_put
 from fastxs.core.model cimport (DOMIDS, DOMID_ANY, NODE_GHOST, NODE_LEFT, NODE_OUT, NODE_SIZE, NODE_UNCHARGED,
-                                Q_MEMORY, Q_NODES, RIGHT_READ, VIEW_LOST, Ace, Buf, Domain, Held, Kids, Node, Reclaim,
-                                Step, Store, View, handle, layout)
+                                Q_MEMORY, Q_NODES, RIGHT_READ, VIEW_LOST, Ace, Buf, Domain, Held, Kids, Node, Perms,
+                                Reclaim, Step, Store, View, handle, layout)
 from fastxs.core.paths cimport component_end
 from fastxs.core.perms cimport owner_of, perms_drop, perms_hold, perms_intern
 from fastxs.core.quota cimport account
@@ -33,6 +34,8 @@ LAYOUT = layout()
 cdef enum:
     HEAD = sizeof(Node) - 2     # a node without name and value
     ROOM_MAX = 2048             # a larger value is better out of line
+    BIRTH_SPECIALS = 1
+    BIRTH_ROOT = 2
     GHOST_BYTES = 128           # what a node that left is charged to the snapshot that holds it
 
 
@@ -395,6 +398,22 @@ cdef void snapshot_close(Store *s, View *v) noexcept nogil:
 
 # ---- changing ------------------------------------------------------------------------------------------
 
+cdef void record(Store *s, handle h) noexcept nogil:
+    cdef Node *node = node_at(s, h)
+    cdef NodeRecord r
+    cdef char *out = journal_put(s, J_NODE, node.birth, <uint32_t>NODE_HEAD + node.name_len + node.value_len)
+    if out == NULL:
+        return
+    memset(&r, 0, sizeof(r))
+    r.perms = (<Perms *>at(s, node.perms)).id
+    r.parent = node_at(s, node.parent).birth if node.parent else 0
+    r.name_len = node.name_len
+    r.value_len = node.value_len
+    memcpy(out, &r, NODE_HEAD)
+    memcpy(out + NODE_HEAD, node.data, node.name_len)
+    memcpy(out + NODE_HEAD + node.name_len, value_of(s, node), node.value_len)
+
+
 cdef handle new_node(Store *s, const char *name, uint32_t n, uint32_t room) noexcept nogil:
     """A node with nothing but a name, and room for a value (or for the handle of one)."""
     cdef uint32_t size
@@ -420,8 +439,8 @@ cdef void free_node(Store *s, handle h) noexcept nogil:
     give(s, h, item_bytes(n))
 
 
-cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, handle perms,
-                        uint32_t room) noexcept nogil:
+cdef handle add_node(Store *s, handle parent, const char *name, uint32_t n, handle perms, uint32_t room,
+                     uint64_t birth) noexcept nogil:
     cdef handle h = new_node(s, name, n, room)
     cdef Node *node
     cdef Kids *k
@@ -433,12 +452,11 @@ cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, h
         if h:
             free_node(s, h)
         return 0
-    s.stamp += 1
     node = node_at(s, h)
     node.hash = child_hash(s, parent, name, n)
     node.parent = parent
     node.perms = perms
-    node.gen = node.birth = s.stamp
+    node.gen = node.birth = birth
     table_add(s, &s.nodes, h)
     k = kids_of(s, parent)
     node.prev = k.last
@@ -451,6 +469,31 @@ cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, h
     k.bytes += n + 1
     k.gen = s.stamp
     charge(s, h)
+    return h
+
+
+cdef handle tree_create(Store *s, handle parent, const char *name, uint32_t n, handle perms,
+                        uint32_t room) noexcept nogil:
+    cdef handle h
+    s.stamp += 1
+    h = add_node(s, parent, name, n, perms, room, s.stamp)
+    if h:
+        record(s, h)
+    return h
+
+
+cdef handle tree_restore(Store *s, const Saved *saved) noexcept nogil:
+    cdef handle h
+    perms_hold(s, saved.perms)
+    if saved.parent:
+        h = add_node(s, saved.parent, saved.name, saved.name_len, saved.perms, saved.value_len, saved.birth)
+    else:
+        h = s.root = bare_node(s, saved.perms, saved.birth)
+        charge(s, h)
+        perms_drop(s, saved.perms)
+    if h == 0 or tree_set_value(s, h, saved.value, saved.value_len):
+        return 0
+    node_at(s, h).gen = s.stamp
     return h
 
 
@@ -486,6 +529,7 @@ cdef int tree_set_value(Store *s, handle h, const char *value, uint32_t n) noexc
     node.gen = s.stamp
     if d != NULL and node_bytes(s, h) != before:
         account(s, d, Q_MEMORY, <int64_t>node_bytes(s, h) - before)
+    record(s, h)
     return 0
 
 
@@ -498,6 +542,7 @@ cdef int tree_set_perms(Store *s, handle h, handle perms) noexcept nogil:
     node.perms = perms
     node.gen = s.stamp
     charge(s, h)
+    record(s, h)
     return 0
 
 
@@ -521,6 +566,7 @@ cdef void tree_remove(Store *s, handle h) noexcept nogil:
     k.bytes -= node.name_len + 1
     k.gen = s.stamp
     node.bits |= NODE_LEFT
+    journal_drop(s, J_NODE, node.birth)         # what is below has no parent in the image from now on
     ghost = keep(s, h, node.birth, True)
     if ghost == 0:
         leave(s, h, False)
@@ -584,6 +630,7 @@ cdef bint reclaim_some(Store *s, Reclaim *r) noexcept nogil:
     if k != NULL:
         give(s, n.kids, sizeof(Kids))
     if h != r.root:
+        journal_drop(s, J_NODE, n.birth)
         table_drop(s, &s.nodes, h)
         k = kids_of(s, up)
         k.first = n.next
@@ -706,7 +753,7 @@ cdef int tree_path(Store *s, handle node, Buf *out) noexcept nogil:
 
 # ---- beginning and end ------------------------------------------------------------------------------------
 
-cdef handle bare_node(Store *s, handle perms) noexcept nogil:
+cdef handle bare_node(Store *s, handle perms, uint64_t birth) noexcept nogil:
     """A node without parent: `/` and the hidden one above the specials."""
     cdef handle h = new_node(s, b"", 0, 0)
     cdef Node *n
@@ -715,9 +762,24 @@ cdef handle bare_node(Store *s, handle perms) noexcept nogil:
     n = node_at(s, h)
     n.perms = perms
     perms_hold(s, perms)
-    s.stamp += 1
-    n.gen = n.birth = s.stamp
+    n.gen = n.birth = birth
     return h
+
+
+cdef int tree_begin(Store *s) noexcept nogil:
+    cdef Ace owner
+    cdef handle perms
+    memset(&owner, 0, sizeof(owner))
+    owner.domid = s.priv_domid
+    perms = perms_intern(s, &owner, 1)
+    if perms == 0:
+        return ENOMEM
+    s.specials = bare_node(s, perms, BIRTH_SPECIALS)
+    perms_drop(s, perms)
+    if s.specials == 0:
+        return ENOMEM
+    node_at(s, s.specials).hash = 1
+    return 0
 
 
 cdef int tree_init(Store *s) noexcept nogil:
@@ -731,14 +793,14 @@ cdef int tree_init(Store *s) noexcept nogil:
     list[1].rights = RIGHT_READ
     perms = perms_intern(s, list, 1)
     everybody = perms_intern(s, list, 2)
-    if perms == 0 or everybody == 0:
+    if perms == 0 or everybody == 0 or tree_begin(s):
         return ENOMEM
-    s.specials = bare_node(s, perms)
-    s.root = bare_node(s, perms)
-    if s.specials == 0 or s.root == 0:
+    s.stamp = BIRTH_ROOT
+    s.root = bare_node(s, perms, BIRTH_ROOT)
+    if s.root == 0:
         return ENOMEM
-    node_at(s, s.specials).hash = 1
     charge(s, s.root)
+    record(s, s.root)
     tool = first_node(s, s.root, b"tool", perms)
     if tool == 0 or first_node(s, tool, b"xenstored", perms) == 0 \
             or first_node(s, s.specials, b"@introduceDomain", perms) == 0 \

@@ -14,7 +14,8 @@ from libc.stdlib cimport qsort, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from fastxs.core.heap cimport at, bucket, buf_room, fx_hash, give, rounded, table_add, table_drop, take
-from fastxs.core.model cimport (Q_MEMORY, Q_WATCHES, RIGHT_READ, WATCH_RELATIVE, WATCH_SPECIAL, Buf, Conn, Match, Step,
+from fastxs.core.journal cimport J_WATCH, WatchRecord, journal_drop, journal_put
+from fastxs.core.model cimport (KIND_MEMORY, Q_MEMORY, Q_WATCHES, RIGHT_READ, WATCH_RELATIVE, WATCH_SPECIAL, Buf, Conn, Match, Step,
                                 Store, Watch, WNode, handle, layout)
 from fastxs.core.outbox cimport out_event, out_forget_watch
 from fastxs.core.paths cimport component_end, path_base
@@ -170,7 +171,8 @@ cdef int watch_add(Store *s, Conn *conn, const char *p, uint32_t n, const char *
     w.conn = conn.index
     w.depth = <int16_t>(depth if depth < 4096 else 4096)        # no path has more components
     w.flags = (WATCH_RELATIVE if relative else 0) | (WATCH_SPECIAL if p[0] == c'@' else 0)
-    s.watch_seq += 1
+    if not s.restoring:
+        s.watch_seq += 1
     w.seq_high = <uint32_t>(s.watch_seq >> 32)
     w.seq_low = <uint32_t>s.watch_seq
     w.token_len = <uint16_t>token_len
@@ -195,7 +197,31 @@ cdef int watch_add(Store *s, Conn *conn, const char *p, uint32_t n, const char *
         account(s, conn.domain, Q_MEMORY, watch_bytes(w) + n)
     made[0] = h
     trace_object(s, b"CREATE", b"watch", w)
+    record(s, w, p, n)
     return 0
+
+
+cdef inline uint64_t seq_of(Watch *w) noexcept nogil:
+    return <uint64_t>w.seq_high << 32 | w.seq_low
+
+
+cdef void record(Store *s, Watch *w, const char *p, uint32_t n) noexcept nogil:
+    cdef WatchRecord r
+    cdef char *out
+    if s.conn[w.conn].kind == KIND_MEMORY:
+        return
+    out = journal_put(s, J_WATCH, seq_of(w), <uint32_t>sizeof(r) + n + w.token_len)
+    if out == NULL:
+        return
+    memset(&r, 0, sizeof(r))
+    r.conn = w.conn
+    r.depth = w.depth
+    r.flags = w.flags & WATCH_RELATIVE
+    r.path_len = <uint16_t>n
+    r.token_len = w.token_len
+    memcpy(out, &r, sizeof(r))
+    memcpy(out + sizeof(r), p, n)
+    memcpy(out + sizeof(r) + n, w.token, w.token_len)
 
 
 cdef uint32_t wpath_len(Store *s, handle h) noexcept nogil:
@@ -217,6 +243,8 @@ cdef void watch_drop(Store *s, handle h) noexcept nogil:
     cdef WNode *on = wnode_at(s, w.wnode)
     cdef handle wnode = w.wnode
     trace_object(s, b"DESTROY", b"watch", w)
+    if conn.kind != KIND_MEMORY:
+        journal_drop(s, J_WATCH, seq_of(w))
     out_forget_watch(s, h)
     table_drop(s, &s.watches, h)
     if on.first == h:
@@ -265,9 +293,6 @@ cdef void watches_drop(Store *s, Conn *conn) noexcept nogil:
 
 
 # ---- events ------------------------------------------------------------------------------------------------
-
-cdef inline uint64_t seq_of(Watch *w) noexcept nogil:
-    return <uint64_t>w.seq_high << 32 | w.seq_low
 
 
 cdef uint32_t step_of(Store *s, uint32_t nodes, handle wnode, uint32_t level) noexcept nogil:

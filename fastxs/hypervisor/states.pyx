@@ -10,7 +10,7 @@ versions 0x9, 0xb, 0x10 and 0x15 were compared; 4.17 was run).  Its size is foun
 from libc.errno cimport ENOMEM, ESRCH
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memset
+from libc.string cimport memmove, memset
 
 from fastxs.core.model cimport DOM_DEAD, DOM_EXISTS, DOM_SHUTDOWN, DOM_WEAK_ID, DomState
 
@@ -84,6 +84,7 @@ cdef int look_at_one(Look *look, uint32_t domid, DomState *state) noexcept nogil
     if look.ask(look.xch, domid, 1, info) != 1 or r.domid != domid:
         return ESRCH
     describe(r, state)
+    remember(look, state)
     return 0
 
 
@@ -95,6 +96,21 @@ cdef bint more_room(List *list) noexcept nogil:
     list.at = <DomState *>p
     list.room = room
     return True
+
+
+cdef void remember(Look *look, const DomState *state) noexcept nogil:
+    """One that came after the last look: that it has gone is news, too."""
+    cdef List *list = &look.now
+    cdef uint32_t i = list.count
+    while i and list.at[i - 1].domid >= state.domid:
+        i -= 1
+    if (i < list.count and list.at[i].domid == state.domid) or (list.count == list.room and not more_room(list)):
+        return
+    memmove(list.at + i + 1, list.at + i, (list.count - i) * sizeof(DomState))
+    list.at[i] = state[0]
+    list.count += 1
+    if look.comparing and i < look.new:
+        look.new += 1
 
 
 cdef bint look_at_all(Look *look) noexcept nogil:
@@ -120,7 +136,8 @@ cdef bint look_at_all(Look *look) noexcept nogil:
 
 
 cdef bint same(const DomState *a, const DomState *b) noexcept nogil:
-    return a.state == b.state and a.unique_id == b.unique_id
+    """One that has shut down may have been resumed and have shut down again since: nobody tells of the first."""
+    return a.state == b.state and a.unique_id == b.unique_id and not a.state & DOM_SHUTDOWN
 
 
 cdef bint look_changed(Look *l, DomState *state) noexcept nogil:

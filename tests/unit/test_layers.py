@@ -19,10 +19,12 @@ ROOMS = [
     "fastxs.core.wire",
     "fastxs.core.heap",  # where the structs lie
     "fastxs.core.paths",
+    "fastxs.core.journal",  # what a turn changed, and the form of the image
     "fastxs.core.perms",
     "fastxs.core.quota",
     "fastxs.core.trace",
     "fastxs.core.tree",
+    "fastxs.core.slots",  # what is between us and each peer
     "fastxs.core.outbox",  # replies and events that wait for a peer
     "fastxs.core.watches",
     "fastxs.core.transactions",
@@ -31,12 +33,13 @@ ROOMS = [
     "fastxs.core.domains",
     "fastxs.core.requests",
     "fastxs.core.store",
-    "fastxs.core.journal",
     "fastxs.core.turn",
     "fastxs.core.check",  # looks at everything, is used by the Engine only
     "fastxs.core.probe",  # a face of single rooms for tests; used by nobody
     "fastxs._core",
     "fastxs.hypervisor.states",
+    "fastxs.storage.lmdb",
+    "fastxs.storage.image",
     "fastxs.hypervisor.border",  # implements the Border that the Engine knows
 ]
 
