@@ -11,6 +11,7 @@ import os
 import click
 
 from fastxs import __version__
+from fastxs.cli.sim import sim
 from fastxs.daemon import config as configuration
 
 __all__ = ["main"]
@@ -46,6 +47,8 @@ def ping(socket: str | None, timeout_s: float) -> None:
         raise click.ClickException(f"nobody answers at {path}")
     click.echo(f"{path} answers")
 
+
+main.add_command(sim)
 
 if __name__ == "__main__":
     main()

@@ -95,6 +95,7 @@ class Host:
         self._prefix = tuple(prefix)
         self._default_quotas = default_quotas
         self._program = program
+        self._called = str(program or kind)
         self._process: subprocess.Popen[bytes] | None = None
 
     # -- life ---------------------------------------------------------------------------------
@@ -105,9 +106,9 @@ class Host:
         HostError: it does not, within `timeout_s`, or another one has its socket.
         """
         if self._process is not None:
-            raise HostError(f"{self.kind}: runs already, as {self._process.pid}")
+            raise HostError(f"{self._called}: runs already, as {self._process.pid}")
         if reason := available(self.kind, self._program):
-            raise HostError(f"{self.kind}: {reason}")
+            raise HostError(f"{self._called}: {reason}")
         if len(os.fsencode(self.socket)) > 107:
             raise HostError(f"{self.socket}: too long for the name of a socket")
         if _is_served(self.socket):
@@ -137,9 +138,9 @@ class Host:
         try:
             while not self._answers(deadline):
                 if self._process.poll() is not None:
-                    raise HostError(f"{self.kind}: ended with status {self._process.returncode}: {self.stderr()}")
+                    raise HostError(f"{self._called}: ended with status {self._process.returncode}: {self.stderr()}")
                 if time.monotonic() >= deadline:
-                    raise HostError(f"{self.kind}: no answer within {timeout_s:g} s: {self.stderr()}")
+                    raise HostError(f"{self._called}: no answer within {timeout_s:g} s: {self.stderr()}")
                 time.sleep(0.005)
         except BaseException:
             self.kill()
@@ -176,7 +177,7 @@ class Host:
     def pid(self) -> int:
         """Of the process that was started.  HostError: none is running."""
         if self._process is None:
-            raise HostError(f"{self.kind}: is not running")
+            raise HostError(f"{self._called}: is not running")
         return self._process.pid
 
     @property

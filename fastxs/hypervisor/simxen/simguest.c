@@ -24,12 +24,13 @@ static const struct workload *workload = workloads;
 static unsigned parallel = 16, injected[SX_FAILS];
 static int errors_of[SX_FAILS];         /* what they fail with */
 static int have_hv, json;
-static double report_s = 3;
+static double report_s = 3, limit_s = -1;       /* of the work: 0 until a signal, -1 by rounds */
 
 static struct {                         /* the part of the run that goes on */
     const char *name;
     void (*act)(struct guest *);
     unsigned next, done;
+    uint64_t began_ns;
 } phase;
 
 /* ------------------------------------------------------------------- report */
@@ -102,7 +103,8 @@ static void tick(void)
     if (!phase.name || (told && now - told < report_s * 1e9))
         return;
     if (json)
-        printf("{\"phase\": \"%s\", \"done\": %u, \"of\": %u}\n", phase.name, phase.done, n_guests);
+        printf("{\"phase\": \"%s\", \"done\": %u, \"of\": %u, \"seconds\": %.1f, \"limit\": %.1f}\n", phase.name, phase.done,
+               n_guests, (double)(now - phase.began_ns) / 1e9, phase.act == workload->work ? limit_s : -1);
     else if (told && measured.began_ns && !measured.ended_ns)
         printf("%5.0f s: %u guests, %.0f requests/s, %lu requests, %lu watch events, %lu failures\n",
                (double)(now - measured.began_ns) / 1e9, n_guests,
@@ -135,6 +137,7 @@ static void all_guests(const char *name, void (*act)(struct guest *), unsigned a
     phase.name = name;
     phase.act = act;
     phase.next = phase.done = 0;
+    phase.began_ns = now_ns();
     for (i = 0; i < at_a_time && i < n_guests; i++)
         fiber_start(worker, NULL);
     talk_run(tick);
@@ -149,7 +152,7 @@ static void inject(int arriving)
             sxg_fail(&G, what, injected[what], errors_of[what]);
 }
 
-static void run(double seconds)
+static void run(void)
 {
     fiber_start(settle_dom0, NULL);
     talk_run(tick);
@@ -160,7 +163,7 @@ static void run(double seconds)
         die("the guests could not be set up");
     inject(0);
     measure(!workload->measures_arrival);
-    deadline_ns = seconds < 0 ? 0 : seconds > 0 ? now_ns() + (uint64_t)(seconds * 1e9) : UINT64_MAX;
+    deadline_ns = limit_s < 0 ? 0 : limit_s > 0 ? now_ns() + (uint64_t)(limit_s * 1e9) : UINT64_MAX;
     all_guests("work", workload->work, workload->at_a_time == ALL ? n_guests : parallel);
     if (!workload->measures_arrival)
         measure(0);
@@ -260,7 +263,7 @@ int main(int argc, char **argv)
     };
     const char *env = getenv("XENSTORED_PATH"), *rundir = getenv("XENSTORED_RUNDIR");
     struct sigaction act = { .sa_handler = on_signal, .sa_flags = SA_RESETHAND };
-    double seconds = -1, each = -1;
+    double each = -1;
     char dflt[108];
     unsigned i;
     int c;
@@ -279,7 +282,7 @@ int main(int argc, char **argv)
                 misused("no such workload", optarg);
             break;
         case 'r': each = number(optarg, 0, 1e15); break;
-        case 't': seconds = number(optarg, 0, 1e9); break;
+        case 't': limit_s = number(optarg, 0, 1e9); break;
         case 'p': parallel = (unsigned)number(optarg, 1, SX_MAXDOM); break;
         case 'k': by_virq = 1; break;
         case 'U': reuse = 1; break;
@@ -305,9 +308,9 @@ int main(int argc, char **argv)
     }
     if (each >= 0)
         rounds = (unsigned long)each;
-    else if (seconds < 0) {
+    else if (limit_s < 0) {
         rounds = (unsigned long)workload->rounds;
-        seconds = workload->seconds;
+        limit_s = workload->seconds;
     }
     guests = calloc(n_guests, sizeof *guests);
     if (!guests || sxg_open(&G, NULL, 0) < 0)
@@ -320,6 +323,6 @@ int main(int argc, char **argv)
     talk_open(n_guests * WATCHES, injected[SX_FAIL_NOTIFY] != 0);
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
-    run(seconds);
+    run();
     return failures != 0;
 }
