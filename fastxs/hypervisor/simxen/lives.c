@@ -150,6 +150,7 @@ static uint32_t next_domid(const struct guest *g)
 static void create(struct guest *g)
 {
     g->domid = next_domid(g);
+    g->tools = &dom0;
     if (!sxg_create(&G, g->domid, PORT))
         die("domain %u: %s", g->domid, errno == EEXIST ? "there already" : strerror(errno));
     g->present = 1;
@@ -161,7 +162,7 @@ static void introduce(struct guest *g)
 {
     unsigned tries = 0;
 
-    while (!request(&dom0, INTRODUCE, 0, "%u|%u|%u|", g->domid, 0x1000 + g->domid, PORT) && tries++ < refusals)
+    while (!request(g->tools, INTRODUCE, 0, "%u|%u|%u|", g->domid, 0x1000 + g->domid, PORT) && tries++ < refusals)
         introductions_refused++;
     check(g->domid, tries <= refusals, "introduce");
     conn_open(&g->conn, g->domid, over_socket ? SOCKET : RING);
@@ -177,10 +178,10 @@ static void end(struct guest *g)
     for (; *step; step++)
         switch (*step) {
         case 'R':
-            check(g->domid, request(&dom0, RELEASE, 0, "%u|", g->domid), "release");
+            check(g->domid, request(g->tools, RELEASE, 0, "%u|", g->domid), "release");
             break;
         case 'r':
-            request(&dom0, RELEASE, 0, "%u|", g->domid);
+            request(g->tools, RELEASE, 0, "%u|", g->domid);
             break;
         case 'T':
             sxg_dying(&G, g->domid);
@@ -202,7 +203,7 @@ static void ended(struct guest *g)
     check(g->domid, sxg_state(&G, g->domid) == 0, "nobody holds its page: no zombie");
     if (reuse)
         return;
-    while (request(&dom0, IS_DOMAIN_INTRODUCED, 0, "%u|", g->domid) && *answer != 'F' && naps++ < NAPS)
+    while (request(g->tools, IS_DOMAIN_INTRODUCED, 0, "%u|", g->domid) && *answer != 'F' && naps++ < NAPS)
         fiber_nap_until(now_ns() + NAP_NS);
     check(g->domid, *answer == 'F', "the daemon knows that it is gone");
 }
@@ -503,14 +504,16 @@ static void boot(struct guest *g)
 
         pace(90);
         create(g);
-        transact(&dom0, build, g);
-        say_all(&dom0, 0, device, g, 0);
-        say_all(&dom0, 0, furnish, g, TOOLSTACK);
+        conn_open(&g->toolstack, 0, SOCKET);    /* as each `xl create` is a process of its own */
+        g->tools = &g->toolstack;
+        transact(g->tools, build, g);
+        say_all(g->tools, 0, device, g, 0);
+        say_all(g->tools, 0, furnish, g, TOOLSTACK);
         introduce(g);
         say_all(&g->conn, 0, come_up, g, OWN);
         watch_await(watch(g, OWN), told);       /* at once */
         told = watch(g, OWN)->fired;
-        say(&dom0, 0, &power_off, g, 0);
+        say(g->tools, 0, &power_off, g, 0);
         watch_await(watch(g, OWN), told);
         say_all(&g->conn, 0, go_down, g, 0);
         seen = watch(g, TOOLSTACK)->fired;
@@ -518,7 +521,8 @@ static void boot(struct guest *g)
         watch_await(watch(g, TOOLSTACK), seen);
         end(g);
         ended(g);
-        say_all(&dom0, 0, forget, g, TOOLSTACK);
+        say_all(g->tools, 0, forget, g, TOOLSTACK);
+        conn_close(&g->toolstack);
     }
 }
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include "simguest.h"
 
@@ -263,6 +264,7 @@ int main(int argc, char **argv)
     };
     const char *env = getenv("XENSTORED_PATH"), *rundir = getenv("XENSTORED_RUNDIR");
     struct sigaction act = { .sa_handler = on_signal, .sa_flags = SA_RESETHAND };
+    struct rlimit files;
     double each = -1;
     char dflt[108];
     unsigned i;
@@ -320,6 +322,10 @@ int main(int argc, char **argv)
     for (i = 0; i < n_guests; i++)
         guests[i].number = i;
     refusals = injected[SX_FAIL_MAP] + injected[SX_FAIL_BIND];
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {        /* --via socket, and many who boot, need descriptors */
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     talk_open(n_guests * WATCHES, injected[SX_FAIL_NOTIFY] != 0);
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);

@@ -64,6 +64,7 @@ struct conn {                           /* a peer's connection to the daemon */
     struct ask *first, **end;           /* requests without an answer, in their order */
     char *out, *rest;                   /* what the daemon has not taken; what is no whole message yet */
     uint32_t out_len, rest_len;
+    struct conn *next, **at;            /* in the list of those that are open */
 };
 
 struct watch { unsigned fired; struct fiber *waiter; };
@@ -109,7 +110,8 @@ double latency_us(const struct operation *o, unsigned how_many, double part);
 /* ---- lives.c ---- */
 
 struct guest {
-    struct conn conn;
+    struct conn conn, toolstack;        /* the second one: its own, while it boots */
+    struct conn *tools;                 /* that one, or dom0's shared one */
     uint32_t domid;
     unsigned number;                    /* from 0 */
     int present;

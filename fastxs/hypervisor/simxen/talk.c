@@ -48,7 +48,7 @@ char answer[PAYLOAD_MAX + 1];
 uint32_t answer_len;
 static uint32_t answer_type;
 
-static struct conn *of_domain[SX_MAXDOM];       /* a domain's connection; [0] is dom0's first */
+static struct conn *of_domain[SX_MAXDOM], *conns;       /* rings by domid; all that are open */
 static struct watch *watches;
 static unsigned n_watches;
 static uint64_t quiet_ns, silent_ns;
@@ -288,28 +288,24 @@ static void stir_rings(struct source *source)
 
 /* ----------------------------------------------------------------- patience */
 
-static void name_who_waits(const struct conn *c)
-{
-    if (c->first && failures++ < TOLD)
-        fprintf(stderr, "domain %u: FAILED: no answer to %s\n", c->domid, operation_names[c->first->type]);
-}
-
 /* Nothing came for a while: is anybody waiting for it? */
 static void silence(void)
 {
     unsigned long before = failures;
+    struct conn *c, *next;
     unsigned d;
 
-    for (d = 1; d < SX_MAXDOM; d++)
-        if (of_domain[d] && quiet_ns == LOST_NS && pull(of_domain[d]))
-            late++;
+    for (c = quiet_ns == LOST_NS ? conns : NULL; c; c = next) {
+        next = c->next;
+        late += pull(c);
+    }
     silent_ns += quiet_ns;
     if (silent_ns < PATIENCE_NS)
         return;
     silent_ns = 0;
-    for (d = 0; d < SX_MAXDOM; d++)
-        if (of_domain[d])
-            name_who_waits(of_domain[d]);
+    for (c = conns; c; c = c->next)
+        if (c->first && failures++ < TOLD)
+            fprintf(stderr, "domain %u: FAILED: no answer to %s\n", c->domid, operation_names[c->first->type]);
     for (d = 0; d < n_watches; d++)
         if (watches[d].waiter && failures++ < TOLD)
             fprintf(stderr, "domain %u: FAILED: a watch did not fire\n", first_domid + d / WATCHES);
@@ -369,19 +365,28 @@ void conn_open(struct conn *c, uint32_t domid, enum kind kind)
         loop_watch(c->fd, &c->source);
     }
     c->kind = kind;
-    if (!of_domain[domid])
+    if (kind == RING)
         of_domain[domid] = c;
+    c->next = conns;
+    c->at = &conns;
+    if (conns)
+        conns->at = &c->next;
+    conns = c;
 }
 
 void conn_close(struct conn *c)
 {
-    if (of_domain[c->domid] == c)
+    if (c->kind == RING)
         of_domain[c->domid] = NULL;
-    if (c->kind == SOCKET)
+    else
         close(c->fd);
+    *c->at = c->next;
+    if (c->next)
+        c->next->at = c->at;
     c->kind = CLOSED;
     free(c->out);
     free(c->rest);
+    c->out_len = c->rest_len = 0;       /* the loop may have something for it yet */
 }
 
 int request_bytes(struct conn *c, uint32_t type, uint32_t tx, const void *payload, uint32_t len)
