@@ -1,39 +1,25 @@
-"""The client for asyncio.
+"""The client for asyncio: the names that users see, the same as in `sync`.
 
-Owns one loop's use of a connection: requests of all tasks are gathered and sent once per turn of the loop, replies are
-handed out as they come, in whatever order.  So tasks that ask at the same time are pipelined without knowing it.  A
-task that is cancelled while it waits leaves nothing behind: a watch or a transaction that it was about to get is given
-back when the daemon has answered.  Refuses to know bytes (session), requests (requests) and ways to the daemon
-(transports).
+Owns how a task waits for an event: on nothing but that, so that it can be cancelled at any time.  The rest is said to
+the link (tasks), in requests (requests).
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-import warnings
-import weakref
-from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar, overload
 
 from fastxs.client import requests
-from fastxs.client.errors import (
-    Closed,
-    Conflict,
-    Disconnected,
-    InvalidRequest,
-    NotFound,
-    XenStoreError,
-)
-from fastxs.client.events import Event, EventQueue, Watch
+from fastxs.client.errors import Closed, Conflict, Disconnected, InvalidRequest, NotFound, XenStoreError
+from fastxs.client.events import Event, EventQueue
 from fastxs.client.requests import Node, Op, Path, Perm, Request, Steps
-from fastxs.client.session import RAISE, Exchange, Session, outcomes
-from fastxs.client.transports import RETRY_MAX_S, RETRY_S, Dial, Transport, dial
+from fastxs.client.session import NO_TX, RAISE, Exchange, Tx
+from fastxs.client.tasks import Link
+from fastxs.client.transports import Dial, dial
 
 __all__ = ["AsyncClient", "AsyncMonitor", "AsyncTransaction"]
 
@@ -46,20 +32,25 @@ _List: TypeAlias = list[T]
 class _Nodes:
     """What can be done with nodes, in a transaction or outside of one."""
 
+    _link: Link
+
+    def _tx(self) -> Tx:
+        """What its requests belong to."""
+        raise NotImplementedError
+
     async def call(self, request: Request[T]) -> T:
-        """Any request: send it, wait for its reply.  XenStoreError: the daemon refused."""
-        raise NotImplementedError
+        """Any request: send it, wait for its reply."""
+        return await self._link.ask(request, self._tx())
 
-    async def _send(self, op: int, payloads: Sequence[bytes]) -> Exchange:
-        """Requests of one operation, all sent before the first reply is awaited."""
-        raise NotImplementedError
-
-    async def call_many(self, many: Iterable[Request[Any]], *, return_errors: bool = False) -> list[Any]:
+    async def call_many(self, many: Iterable[Request[Any]], *, return_errors: bool = False) -> _List[Any]:
         """Any requests, all sent before the first reply is awaited; their results in order.
 
         The first error is raised after all are answered; `return_errors` puts errors in the results' places instead.
         """
-        raise NotImplementedError
+        return await self._link.ask_many(many, self._tx(), return_errors)
+
+    async def _send(self, op: int, payloads: Sequence[bytes]) -> Exchange:
+        return await self._link.send(op, payloads, self._tx())
 
     async def _run(self, steps: Steps[T]) -> T:
         try:
@@ -177,36 +168,18 @@ class AsyncClient(_Nodes):
         transport: Dial | None = None,
         reconnect_s: float | None = None,
     ) -> None:
-        self._dial: Final = transport or dial(unix_socket_path, xen_bus_path)
-        self._reconnect_s: Final = reconnect_s
-        self._session: Final = Session()
-        self._monitors: Final[weakref.WeakSet[AsyncMonitor]] = weakref.WeakSet()
-        self._dropped: Final[deque[Watch]] = deque()
-        self._closed = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._transport: Transport | None = None
-        self._reconnecting: asyncio.Task[None] | None = None
-        self._over: Final = asyncio.Event()
-        self._flush_is_due = False
-        self._waits_for_room = False
+        self._link = Link(transport or dial(unix_socket_path, xen_bus_path), reconnect_s)
 
-    # -- life -----------------------------------------------------------------------------------
+    def _tx(self) -> Tx:
+        return NO_TX
 
     async def connect(self) -> None:
         """Connect now; nothing if it is connected.  Disconnected: that failed, and `__cause__` is the OSError."""
-        await self._ready()
+        await self._link.connect()
 
     async def close(self) -> None:
         """Disconnect: the daemon forgets watches and transactions, whoever waits gets Closed.  Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        self._over.set()
-        self._disconnect(Closed.of())
-        for monitor in [*self._monitors]:
-            monitor.end(Closed.of())
-        if self._reconnecting is not None:
-            await self._reconnecting
+        await self._link.close()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -217,164 +190,12 @@ class AsyncClient(_Nodes):
     ) -> None:
         await self.close()
 
-    def __del__(self) -> None:
-        if not self._closed and self._transport is not None:
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=1)
-
-    # -- requests ---------------------------------------------------------------------------------
-
-    async def call(self, request: Request[T], tx_id: int = 0) -> T:
-        return await self._call(request, tx_id, None)
-
-    async def _call(self, request: Request[T], tx_id: int, epoch: int | None) -> T:
-        if self._transport is None or epoch is not None:
-            await self._ready(epoch)
-        exchange = self._session.post_one(request, tx_id)
-        await self._answered(exchange, request)
-        return request.parse(exchange.result())
-
-    async def _send(self, op: int, payloads: Sequence[bytes], tx_id: int = 0, epoch: int | None = None) -> Exchange:
-        await self._ready(epoch)
-        exchange = self._session.post(op, payloads, tx_id)
-        await self._answered(exchange, None)
-        if isinstance(exchange.error, Disconnected):
-            raise exchange.error
-        return exchange
-
-    async def call_many(self, many: Iterable[Request[Any]], *, return_errors: bool = False) -> _List[Any]:
-        return await self._call_many(many, 0, None, return_errors)
-
-    async def _call_many(
-        self, many: Iterable[Request[Any]], tx_id: int, epoch: int | None, return_errors: bool
-    ) -> _List[Any]:
-        await self._ready(epoch)
-        sent = [(self._session.post_one(request, tx_id), request) for request in many]
-        try:
-            for exchange, _ in sent:
-                await self._answered(exchange, None)
-        except BaseException:
-            for exchange, request in sent:
-                self._session.abandon(exchange, request)
-            raise
-        return outcomes(sent, return_errors)
-
-    async def _answered(self, exchange: Exchange, request: Request[Any] | None) -> None:
-        """Until all its replies have come.  `request` is taken back if its task is cancelled meanwhile."""
-        assert self._loop is not None
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
-        if not exchange.left:
-            return
-        answered = self._loop.create_future()
-        exchange.notify = partial(_settle, answered)
-        try:
-            await answered
-        except BaseException:
-            exchange.notify = None
-            if request is not None:
-                self._session.abandon(exchange, request)
-                self._flush()
-            raise
-
-    # -- the connection -------------------------------------------------------------------------------
-
-    async def _ready(self, epoch: int | None = None) -> None:
-        """There is a connection, the one with that number if one is given."""
-        if self._transport is None:
-            await self._connect(self._reconnect_s or 0.0)
-        if epoch is not None and epoch != self._session.epoch:
-            raise Disconnected.of(None, "the transaction's connection is gone")
-
-    async def _connect(self, patience_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        deadline, pause = self._loop.time() + patience_s, RETRY_S
-        while self._transport is None:
-            if self._closed:
-                raise Closed.of()
-            if self._session.epoch and self._reconnect_s is None:
-                raise Disconnected.of(None, "the connection was lost")
-            try:
-                self._begin(self._dial())
-                return
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                if self._loop.time() >= deadline:
-                    raise Disconnected.of(None, f"no connection: {error}") from error
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._over.wait()
-            pause = min(2 * pause, RETRY_MAX_S)
-
-    async def _reconnect(self) -> None:
-        with suppress(Closed):
-            await self._connect(math.inf)
-
-    def _begin(self, transport: Transport) -> None:
-        assert self._loop is not None
-        self._transport = transport
-        self._waits_for_room = False
-        self._loop.add_reader(transport.fileno(), self._readable)
-        self._session.begin()
-        self._flush()
-
-    def _disconnect(self, error: XenStoreError) -> None:
-        """The connection is over; who waits for a reply is told so."""
-        transport, self._transport = self._transport, None
-        if transport is not None and self._loop is not None:
-            self._loop.remove_reader(transport.fileno())
-            self._loop.remove_writer(transport.fileno())
-            transport.close()
-        self._session.end(error)
-
-    def _lost(self, error: OSError) -> None:
-        """It ended by itself."""
-        assert self._loop is not None
-        lost = error if isinstance(error, Disconnected) else Disconnected.of(None, f"connection lost: {error}")
-        self._disconnect(lost)
-        if self._reconnect_s is None:
-            for monitor in [*self._monitors]:
-                monitor.end(lost)
-        elif self._session.watches:
-            self._reconnecting = self._loop.create_task(self._reconnect())
-
-    def _flush(self) -> None:
-        self._flush_is_due = False
-        transport = self._transport
-        if transport is None or self._loop is None:
-            return
-        self._session.sweep(self._dropped)
-        try:
-            clear = self._session.flush(transport.put)
-        except OSError as error:
-            self._lost(error)
-            return
-        if clear == self._waits_for_room:
-            self._waits_for_room = not clear
-            if clear:
-                self._loop.remove_writer(transport.fileno())
-            else:
-                self._loop.add_writer(transport.fileno(), self._flush)
-
-    def _readable(self) -> None:
-        transport = self._transport
-        if transport is None:
-            return
-        try:
-            self._session.pull(transport.take)
-        except OSError as error:
-            self._lost(error)
-        else:
-            if self._session.unsent:
-                self._flush()
-
     # -- transactions ---------------------------------------------------------------------------------
 
     def transaction(self) -> AsyncTransaction:
         """`async with client.transaction() as tx:` begins one, and commits it at the end.  Conflict: somebody
         interfered."""
-        return AsyncTransaction(self)
+        return AsyncTransaction(self._link)
 
     async def transactions(self, attempts: int = 10) -> AsyncIterator[AsyncTransaction]:
         """`async for tx in client.transactions():` `async with tx:` ... is done again, at most so often, until nobody
@@ -384,7 +205,7 @@ class AsyncClient(_Nodes):
         """
         for attempt in range(attempts):
             await asyncio.sleep(requests.pause_s(attempt))
-            tx = AsyncTransaction(self, retry=attempt < attempts - 1)
+            tx = AsyncTransaction(self._link, retry=attempt < attempts - 1)
             yield tx
             if not tx.conflict:
                 return
@@ -393,41 +214,14 @@ class AsyncClient(_Nodes):
 
     def monitor(self) -> AsyncMonitor:
         """Something that any number of watches tell their events to."""
-        monitor = AsyncMonitor(self)
-        self._monitors.add(monitor)
-        return monitor
+        return AsyncMonitor(self._link)
 
     def watch(
         self, path: Path, token: Any = None, *, depth: int | None = None, try_depth: int | None = None
     ) -> AsyncMonitor:
         """A monitor that sets this watch when it is first used: `async for event in client.watch(path)`, or `async
         with` and then `async for`.  See `AsyncMonitor.watch`."""
-        monitor = self.monitor()
-        monitor._due = path, token, depth, try_depth
-        return monitor
-
-    async def _watch(self, monitor: AsyncMonitor, path: bytes, token: Any, depth: int | None) -> None:
-        await self._ready()
-        watch = self._session.watch(monitor, path, token, depth)
-        try:
-            await self.call(requests.watch(path, watch.wire, depth))
-        except BaseException:
-            self._session.unwatch(watch)
-            raise
-
-    async def _unwatch(self, watches: Sequence[Watch]) -> None:
-        try:
-            await self.call_many([requests.unwatch(watch.path, watch.wire) for watch in watches])
-        finally:
-            for watch in watches:
-                self._session.unwatch(watch)
-
-    def _drop(self, watches: Iterable[Watch]) -> None:
-        """Their monitor is no more.  From anywhere, a garbage collection in another thread included."""
-        self._dropped.extend(watches)
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._flush)
+        return AsyncMonitor(self._link, (path, token, depth, try_depth))
 
     # -- domains and the daemon -----------------------------------------------------------------------
 
@@ -491,19 +285,16 @@ class AsyncTransaction(_Nodes):
     Reads see the store as it was when it began, and its own writes; nobody else sees these before the commit.
     """
 
-    def __init__(self, client: AsyncClient, *, retry: bool = False) -> None:
-        self._client: Final = client
+    def __init__(self, link: Link, *, retry: bool = False) -> None:
+        self._link = link
         self._retry: Final = retry
-        self._epoch = -1
-        self.tx_id = 0
-        """Its number on the wire; 0: it has not begun, or is over."""
+        self._begun: Tx | None = None
         self.conflict = False
         """Whether its commit has failed because somebody interfered."""
 
     async def start(self) -> None:
         """Begin.  QuotaExceeded: too many are open."""
-        self.tx_id = await self._client.call(requests.transaction_start())
-        self._epoch = self._client._session.epoch
+        self._begun = await self._link.start()
 
     async def commit(self) -> None:
         """Make all of it true.  Conflict: somebody interfered, nothing of it is."""
@@ -514,26 +305,17 @@ class AsyncTransaction(_Nodes):
         await self._end(commit=False)
 
     async def _end(self, *, commit: bool) -> None:
-        tx_id, self.tx_id = self._id(), 0
+        tx, self._begun = self._tx(), None
         try:
-            await self._client._call(requests.transaction_end(commit=commit), tx_id, self._epoch)
+            await self._link.ask(requests.transaction_end(commit=commit), tx)
         except Conflict:
             self.conflict = True
             raise
 
-    def _id(self) -> int:
-        if not self.tx_id:
+    def _tx(self) -> Tx:
+        if self._begun is None:
             raise NotFound.of(None, "the transaction is over, or has not begun")
-        return self.tx_id
-
-    async def call(self, request: Request[T]) -> T:
-        return await self._client._call(request, self._id(), self._epoch)
-
-    async def _send(self, op: int, payloads: Sequence[bytes]) -> Exchange:
-        return await self._client._send(op, payloads, self._id(), self._epoch)
-
-    async def call_many(self, many: Iterable[Request[Any]], *, return_errors: bool = False) -> _List[Any]:
-        return await self._client._call_many(many, self._id(), self._epoch, return_errors)
+        return self._begun
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -542,7 +324,7 @@ class AsyncTransaction(_Nodes):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.tx_id:
+        if self._begun is None:
             return
         if kind is not None:
             with suppress(XenStoreError):
@@ -562,12 +344,13 @@ class AsyncMonitor(EventQueue):
     takes its watches with it, some time; `close` or `async with` does it at once.
     """
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, link: Link, due: tuple[Path, Any, int | None, int | None] | None = None) -> None:
         super().__init__()
-        self._client: Final = client
+        self._link: Final = link
         self._stirred: Final = asyncio.Event()
-        self._due: tuple[Path, Any, int | None, int | None] | None = None
-        """The watch that is still to be set, of `AsyncClient.watch`."""
+        self._due = due
+        """A watch that is still to be set, of `AsyncClient.watch`."""
+        link.enlist(self)
 
     async def watch(
         self, path: Path, token: Any = None, *, depth: int | None = None, try_depth: int | None = None
@@ -580,15 +363,15 @@ class AsyncMonitor(EventQueue):
         """
         key = self.new_key(path, token)
         try:
-            await self._client._watch(self, *key, depth if try_depth is None else try_depth)
+            await self._link.watch(self, *key, depth if try_depth is None else try_depth)
         except InvalidRequest:
             if try_depth is None:
                 raise
-            await self._client._watch(self, *key, None)
+            await self._link.watch(self, *key, None)
 
     async def unwatch(self, path: Path, token: Any = None) -> None:
         """End a watch; events of it that wait are dropped.  NotFound: there is none such."""
-        await self._client._unwatch([self.find(path, token)])
+        await self._link.unwatch([self.find(path, token)])
 
     async def _begin(self) -> None:
         if self._due is not None:
@@ -618,7 +401,7 @@ class AsyncMonitor(EventQueue):
         self.end(Closed.of())
         if watches:
             with suppress(Disconnected):
-                await self._client._unwatch(watches)
+                await self._link.unwatch(watches)
 
     def _wake(self) -> None:
         self._stirred.set()
@@ -643,9 +426,4 @@ class AsyncMonitor(EventQueue):
 
     def __del__(self) -> None:
         if self._watches:
-            self._client._drop(self._watches.values())
-
-
-def _settle(answered: asyncio.Future[None]) -> None:
-    if not answered.done():
-        answered.set_result(None)
+            self._link.drop(self._watches.values())

@@ -25,6 +25,9 @@ Steps: TypeAlias = Generator["Request[Any]", Any, T]
 """Requests that follow from each other's replies; what it returns is the result."""
 
 
+PAYLOAD_MAX: Final = 4096
+
+
 class Op(IntEnum):
     """Message types (SPEC 1.2)."""
 
@@ -57,7 +60,7 @@ class Op(IntEnum):
 
 
 class Request(Generic[T]):
-    """One message to the daemon, to be given to `call` or `call_many` of a client.
+    """One message to the daemon, to be given to `call` or `call_many` of a client.  TooBig: more than 4096 bytes.
 
     `parse` makes the result of the reply's payload.  `undo` makes, of the payload of a reply that nobody waits for any
     more, the request that takes this one back; None: nothing needs to be.
@@ -72,6 +75,8 @@ class Request(Generic[T]):
         parse: Callable[[bytes], T],
         undo: Callable[[bytes], tuple[Request[None], int]] | None = None,
     ) -> None:
+        if len(payload) > PAYLOAD_MAX:
+            raise TooBig.of(payload.split(b"\0", 1)[0])
         self.op: Final = op
         self.payload: Final = payload
         self.parse: Final = parse

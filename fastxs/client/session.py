@@ -15,20 +15,29 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count, repeat, starmap
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fastxs.client import requests
 from fastxs.client.errors import WORDS, NotFound, ProtocolError, TooBig, XenStoreError
 from fastxs.client.events import Event, EventQueue, Reconnected, Watch
-from fastxs.client.requests import Op, Request
+from fastxs.client.requests import PAYLOAD_MAX, Op, Request
 
-__all__ = ["HEADER", "RAISE", "Exchange", "Session", "outcomes"]
+__all__ = ["HEADER", "NO_TX", "RAISE", "Exchange", "Session", "Tx", "outcomes"]
 
 HEADER: Final = struct.Struct("=4I")
 """type, req_id, tx_id, len (SPEC 1.1)."""
 
-PAYLOAD_MAX: Final = 4096
 REQ_ID_END: Final = 1 << 32
+
+
+class Tx(NamedTuple):
+    """A transaction: its id, and the number of the connection that it belongs to; 0 and None: outside of any."""
+
+    tx_id: int = 0
+    epoch: int | None = None
+
+
+NO_TX: Final = Tx()
 
 RAISE: Final[Any] = object()
 """No default: an error is raised."""

@@ -1,23 +1,15 @@
-"""The client for threads.
+"""The client for threads: the names that users see.
 
-Owns who may use the connection when, and how one waits for it.  A request's own thread sends it and reads until its
-reply is there, under one lock, so a plain read costs two system calls and one wait.  Once there is a watch, a thread of
-the client's own reads whatever comes while nobody asks; a request takes the reading over from it and gives it back.
-
-Whoever waits for an event waits on a lock of his own and holds nothing: to interrupt or to kill him (even by
-pthread_cancel) disturbs nobody, and `close` from any thread wakes everybody.  Refuses to know bytes (session), requests
-(requests) and ways to the daemon (transports).
+Owns how a thread waits for an event: on a lock of its own, holding nothing, so that to interrupt or to kill it (even by
+pthread_cancel) disturbs nobody.  The rest is said to the link (threads), in requests (requests).
 """
 
 from __future__ import annotations
 
 import math
 import os
-import select
 import threading
 import time
-import warnings
-import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,18 +17,12 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar, overload
 
 from fastxs.client import requests
-from fastxs.client.errors import (
-    Closed,
-    Conflict,
-    Disconnected,
-    InvalidRequest,
-    NotFound,
-    XenStoreError,
-)
-from fastxs.client.events import Event, EventQueue, Watch
+from fastxs.client.errors import Closed, Conflict, Disconnected, InvalidRequest, NotFound, XenStoreError
+from fastxs.client.events import Event, EventQueue
 from fastxs.client.requests import Node, Op, Path, Perm, Request, Steps
-from fastxs.client.session import RAISE, Exchange, Session, outcomes
-from fastxs.client.transports import RETRY_MAX_S, RETRY_S, Dial, Transport, dial
+from fastxs.client.session import NO_TX, RAISE, Exchange, Tx
+from fastxs.client.threads import Link
+from fastxs.client.transports import Dial, dial
 
 __all__ = ["Client", "Monitor", "Transaction"]
 
@@ -49,20 +35,25 @@ _List: TypeAlias = list[T]
 class _Nodes:
     """What can be done with nodes, in a transaction or outside of one."""
 
-    def call(self, request: Request[T]) -> T:
-        """Any request: send it, wait for its reply.  XenStoreError: the daemon refused."""
+    _link: Link
+
+    def _tx(self) -> Tx:
+        """What its requests belong to."""
         raise NotImplementedError
 
-    def _send(self, op: int, payloads: Sequence[bytes]) -> Exchange:
-        """Requests of one operation, all sent before the first reply is awaited."""
-        raise NotImplementedError
+    def call(self, request: Request[T]) -> T:
+        """Any request: send it, wait for its reply."""
+        return self._link.ask(request, self._tx())
 
     def call_many(self, many: Iterable[Request[Any]], *, return_errors: bool = False) -> _List[Any]:
         """Any requests, all sent before the first reply is awaited; their results in order.
 
         The first error is raised after all are answered; `return_errors` puts errors in the results' places instead.
         """
-        raise NotImplementedError
+        return self._link.ask_many(many, self._tx(), return_errors)
+
+    def _send(self, op: int, payloads: Sequence[bytes]) -> Exchange:
+        return self._link.send(op, payloads, self._tx())
 
     def _run(self, steps: Steps[T]) -> T:
         try:
@@ -198,65 +189,21 @@ class Client(_Nodes):
         transport: Dial | None = None,
         reconnect_s: float | None = None,
     ) -> None:
-        self._dial: Final = transport or dial(unix_socket_path, xen_bus_path)
-        self._reconnect_s: Final = reconnect_s
-        self._session: Final = Session()
-        self._monitors: Final[weakref.WeakSet[Monitor]] = weakref.WeakSet()
-        self._dropped: Final[deque[Watch]] = deque()
-        self._pid: Final = os.getpid()
-        self._closing: Final = threading.Lock()
-        self._closed = False
-        self._waking: Final = threading.RLock()
-        self._wake = -1
-        # All below is of the one who holds the lock.
-        self._lock: Final = threading.RLock()
-        self._busy = False
-        self._transport: Transport | None = None
-        self._poll: Final = select.poll()
-        self._polled = 0
-        self._epoll: select.epoll | None = None
-        self._reader: threading.Thread | None = None
+        self._link = Link(transport or dial(unix_socket_path, xen_bus_path), reconnect_s)
 
-    # -- life -----------------------------------------------------------------------------------
+    def _tx(self) -> Tx:
+        return NO_TX
 
     def connect(self) -> None:
         """Connect now; nothing if it is connected.  Disconnected: that failed, and `__cause__` is the OSError."""
-        with self._lock:
-            self._ready()
+        self._link.connect()
 
     def close(self) -> None:
         """Disconnect: the daemon forgets watches and transactions, whoever waits in any thread gets Closed.
 
         From any thread, a signal handler included; idempotent.
         """
-        if not self._closing.acquire(blocking=False):
-            return
-        self._closed = True
-        if os.getpid() != self._pid:  # a fork's copy: it has no reader, and must not poke the parent's
-            self._epoll, self._reader = None, None
-            self._free(Closed.of())
-            return
-        self._poke()
-        with self._lock:
-            self._free(Closed.of())
-            nested = self._busy
-        reader = self._reader
-        # Not for ever: a signal handler may stand on the very frame that has the lock, and the reader waits for that.
-        if reader is not None and reader is not threading.current_thread() and not nested:
-            reader.join(1)
-
-    def _free(self, error: XenStoreError) -> None:
-        self._disconnect(error)
-        for monitor in [*self._monitors]:
-            monitor.end(error)
-        if self._reader is None:  # else it has still to be woken, and does this at its end
-            self._forget_wake()
-
-    def _forget_wake(self) -> None:
-        with self._waking:
-            wake, self._wake = self._wake, -1
-            if wake >= 0:
-                os.close(wake)
+        self._link.close()
 
     def __enter__(self) -> Self:
         try:
@@ -271,217 +218,11 @@ class Client(_Nodes):
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if not self._closed and self._transport is not None:
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=1)
-            self.close()
-
-    # -- requests ---------------------------------------------------------------------------------
-
-    def call(self, request: Request[T], tx_id: int = 0) -> T:
-        return self._call(request, tx_id, None)
-
-    def _call(self, request: Request[T], tx_id: int, epoch: int | None) -> T:
-        with self._lock:
-            self._ready(epoch)
-            exchange = self._session.post_one(request, tx_id)
-            self._pump([(exchange, request)])
-        return request.parse(exchange.result())
-
-    def _send(self, op: int, payloads: Sequence[bytes], tx_id: int = 0, epoch: int | None = None) -> Exchange:
-        with self._lock:
-            self._ready(epoch)
-            exchange = self._session.post(op, payloads, tx_id)
-            self._pump([(exchange, None)])
-        if isinstance(exchange.error, Disconnected):
-            raise exchange.error
-        return exchange
-
-    def call_many(self, many: Iterable[Request[Any]], *, return_errors: bool = False) -> _List[Any]:
-        return self._call_many(many, 0, None, return_errors)
-
-    def _call_many(
-        self, many: Iterable[Request[Any]], tx_id: int, epoch: int | None, return_errors: bool
-    ) -> _List[Any]:
-        with self._lock:
-            self._ready(epoch)
-            sent = [(self._session.post_one(request, tx_id), request) for request in many]
-            self._pump(sent)
-        return outcomes(sent, return_errors)
-
-    # -- the connection (all with the lock) -----------------------------------------------------------
-
-    def _ready(self, epoch: int | None = None) -> None:
-        """There is a connection, the one with that number if one is given."""
-        if self._closed:
-            raise Closed.of()
-        if self._busy:
-            raise RuntimeError("a signal handler asks the client that it has interrupted")
-        if epoch is not None and epoch != self._session.epoch:
-            raise Disconnected.of(None, "the transaction's connection is gone")
-        if self._transport is None:
-            if self._session.epoch and self._reconnect_s is None:
-                raise Disconnected.of(None, "the connection was lost")
-            self._connect()
-        self._session.sweep(self._dropped)
-
-    def _connect(self) -> None:
-        deadline, pause = time.monotonic() + (self._reconnect_s or 0.0), RETRY_S
-        if self._wake < 0:
-            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._poll.register(self._wake, select.POLLIN)
-        self._busy = True
-        try:
-            while not self._try_to_connect(deadline):
-                if self._poll.poll(1000 * pause):
-                    self._heed()
-                pause = min(2 * pause, RETRY_MAX_S)
-        finally:
-            self._busy = False
-
-    def _try_to_connect(self, deadline: float) -> bool:
-        try:
-            transport = self._dial()
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if time.monotonic() < deadline:
-                return False
-            raise Disconnected.of(None, f"no connection: {error}") from error
-        self._transport = transport
-        self._polled = select.POLLIN
-        self._poll.register(transport.fileno(), self._polled)
-        if self._epoll is not None:
-            self._epoll.register(transport.fileno(), 0)
-        self._session.begin()
-        return True
-
-    def _disconnect(self, error: XenStoreError) -> None:
-        """The connection is over; who waits for a reply is told so."""
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            self._poll.unregister(transport.fileno())
-            if self._epoll is not None:
-                self._epoll.unregister(transport.fileno())
-            transport.close()
-        self._session.end(error)
-
-    def _lost(self, error: OSError) -> None:
-        """It ended by itself."""
-        lost = error if isinstance(error, Disconnected) else Disconnected.of(None, f"connection lost: {error}")
-        self._disconnect(lost)
-        if self._reconnect_s is None:
-            for monitor in [*self._monitors]:
-                monitor.end(lost)
-        self._poke()
-
-    def _pump(self, sent: Sequence[tuple[Exchange, Request[Any] | None]]) -> None:
-        """Send and receive until all of these are answered, be it by Disconnected."""
-        transport, session = self._transport, self._session
-        assert transport is not None
-        self._busy = True
-        if self._epoll is not None:
-            self._epoll.modify(transport.fileno(), 0)
-        try:
-            clear = session.flush(transport.put)
-            for exchange, _ in sent:
-                while exchange.left:
-                    self._wait(clear)
-                    session.pull(transport.take)
-                    clear = session.flush(transport.put)
-        except Closed:
-            raise
-        except OSError as error:
-            self._lost(error)
-        except BaseException:
-            for exchange, request in sent:
-                if request is not None:
-                    session.abandon(exchange, request)
-            raise
-        finally:
-            self._busy = False
-            self._listen()
-
-    def _wait(self, clear: bool) -> None:
-        """Until there is something to take, or room for what is not sent (`clear`: all is)."""
-        assert self._transport is not None
-        events = select.POLLIN if clear else select.POLLIN | select.POLLOUT
-        if events != self._polled:
-            self._polled = events
-            self._poll.modify(self._transport.fileno(), events)
-        ready = self._poll.poll()
-        if self._closed or len(ready) > 1 or ready[0][0] == self._wake:
-            self._heed()
-
-    def _heed(self) -> None:
-        """Somebody has poked us: `close`, or a monitor that is no more."""
-        if self._closed:
-            raise Closed.of()
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._wake)
-        self._session.sweep(self._dropped)
-
-    def _poke(self) -> None:
-        """Whoever waits, the reader too, looks around.  Needs no lock."""
-        with self._waking:
-            if self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
-
-    # -- the reader -----------------------------------------------------------------------------------
-
-    def _listen(self) -> None:
-        """The reader reads from now on, if there is one."""
-        if self._epoll is not None and self._transport is not None:
-            events = select.EPOLLIN | select.EPOLLOUT if self._session.unsent else select.EPOLLIN
-            self._epoll.modify(self._transport.fileno(), events)
-
-    def _start_reader(self) -> None:
-        if self._reader is None:
-            assert self._transport is not None
-            self._epoll = select.epoll()
-            self._epoll.register(self._wake, select.EPOLLIN)
-            self._epoll.register(self._transport.fileno(), 0)
-            self._reader = threading.Thread(target=self._read, name="fastxs events", daemon=True)
-            self._reader.start()
-
-    def _read(self) -> None:
-        """The reader's life: whatever comes while nobody asks."""
-        epoll = self._epoll
-        assert epoll is not None
-        pause: float | None = None
-        while True:
-            epoll.poll(pause)
-            with self._lock:
-                if self._closed or (self._transport is None and self._reconnect_s is None):
-                    self._epoll, self._reader = None, None
-                    epoll.close()
-                    if self._closed:
-                        self._forget_wake()
-                    return
-                pause = self._tend(pause)
-
-    def _tend(self, pause: float | None) -> float | None:
-        """One turn of it; after how many seconds there must be another."""
-        later = min(2 * (pause or RETRY_S), RETRY_MAX_S)
-        try:
-            self._heed()
-            if self._transport is None and not self._try_to_connect(math.inf):
-                return later
-            assert self._transport is not None
-            self._session.pull(self._transport.take)
-            self._session.flush(self._transport.put)
-        except Closed:
-            return None
-        except OSError as error:
-            self._lost(error)
-        self._listen()
-        return None
-
     # -- transactions ---------------------------------------------------------------------------------
 
     def transaction(self) -> Transaction:
         """`with client.transaction() as tx:` begins one, and commits it at the end.  Conflict: somebody interfered."""
-        return Transaction(self)
+        return Transaction(self._link)
 
     def transactions(self, attempts: int = 10) -> Iterator[Transaction]:
         """`for tx in client.transactions():` `with tx:` ... is done again, at most so often, until nobody interferes.
@@ -490,7 +231,7 @@ class Client(_Nodes):
         """
         for attempt in range(attempts):
             time.sleep(requests.pause_s(attempt))
-            tx = Transaction(self, retry=attempt < attempts - 1)
+            tx = Transaction(self._link, retry=attempt < attempts - 1)
             yield tx
             if not tx.conflict:
                 return
@@ -499,9 +240,7 @@ class Client(_Nodes):
 
     def monitor(self) -> Monitor:
         """Something that any number of watches tell their events to."""
-        monitor = Monitor(self)
-        self._monitors.add(monitor)
-        return monitor
+        return Monitor(self._link)
 
     def watch(
         self, path: Path, token: Any = None, *, depth: int | None = None, try_depth: int | None = None
@@ -510,30 +249,6 @@ class Client(_Nodes):
         monitor = self.monitor()
         monitor.watch(path, token, depth=depth, try_depth=try_depth)
         return monitor
-
-    def _watch(self, monitor: Monitor, path: bytes, token: Any, depth: int | None) -> None:
-        with self._lock:
-            self._ready()
-            self._start_reader()
-            watch = self._session.watch(monitor, path, token, depth)
-            try:
-                self.call(requests.watch(path, watch.wire, depth))
-            except BaseException:
-                self._session.unwatch(watch)
-                raise
-
-    def _unwatch(self, watches: Sequence[Watch]) -> None:
-        with self._lock:
-            try:
-                self.call_many([requests.unwatch(watch.path, watch.wire) for watch in watches])
-            finally:
-                for watch in watches:
-                    self._session.unwatch(watch)
-
-    def _drop(self, watches: Iterable[Watch]) -> None:
-        """Their monitor is no more.  From anywhere, a garbage collection in the middle of a request included."""
-        self._dropped.extend(watches)
-        self._poke()
 
     # -- domains and the daemon -----------------------------------------------------------------------
 
@@ -596,20 +311,16 @@ class Transaction(_Nodes):
     Reads see the store as it was when it began, and its own writes; nobody else sees these before the commit.
     """
 
-    def __init__(self, client: Client, *, retry: bool = False) -> None:
-        self._client: Final = client
+    def __init__(self, link: Link, *, retry: bool = False) -> None:
+        self._link = link
         self._retry: Final = retry
-        self._epoch = -1
-        self.tx_id = 0
-        """Its number on the wire; 0: it has not begun, or is over."""
+        self._begun: Tx | None = None
         self.conflict = False
         """Whether its commit has failed because somebody interfered."""
 
     def start(self) -> None:
         """Begin.  QuotaExceeded: too many are open."""
-        with self._client._lock:
-            self.tx_id = self._client.call(requests.transaction_start())
-            self._epoch = self._client._session.epoch
+        self._begun = self._link.start()
 
     def commit(self) -> None:
         """Make all of it true.  Conflict: somebody interfered, nothing of it is."""
@@ -620,26 +331,17 @@ class Transaction(_Nodes):
         self._end(commit=False)
 
     def _end(self, *, commit: bool) -> None:
-        tx_id, self.tx_id = self._id(), 0
+        tx, self._begun = self._tx(), None
         try:
-            self._client._call(requests.transaction_end(commit=commit), tx_id, self._epoch)
+            self._link.ask(requests.transaction_end(commit=commit), tx)
         except Conflict:
             self.conflict = True
             raise
 
-    def _id(self) -> int:
-        if not self.tx_id:
+    def _tx(self) -> Tx:
+        if self._begun is None:
             raise NotFound.of(None, "the transaction is over, or has not begun")
-        return self.tx_id
-
-    def call(self, request: Request[T]) -> T:
-        return self._client._call(request, self._id(), self._epoch)
-
-    def _send(self, op: int, payloads: Sequence[bytes]) -> Exchange:
-        return self._client._send(op, payloads, self._id(), self._epoch)
-
-    def call_many(self, many: Iterable[Request[Any]], *, return_errors: bool = False) -> _List[Any]:
-        return self._client._call_many(many, self._id(), self._epoch, return_errors)
+        return self._begun
 
     def __enter__(self) -> Self:
         self.start()
@@ -648,7 +350,7 @@ class Transaction(_Nodes):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.tx_id:
+        if self._begun is None:
             return
         if kind is not None:
             with suppress(XenStoreError):
@@ -668,11 +370,12 @@ class Monitor(EventQueue):
     takes its watches with it, some time; `close` or `with` does it at once.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, link: Link) -> None:
         super().__init__()
-        self._client: Final = client
+        self._link: Final = link
         self._gates: Final[deque[threading.Lock]] = deque()
         self._fd = -1
+        link.enlist(self)
 
     def watch(self, path: Path, token: Any = None, *, depth: int | None = None, try_depth: int | None = None) -> None:
         """Be told of every change of `path` and of what is below it; the first event comes at once, without a change.
@@ -683,15 +386,15 @@ class Monitor(EventQueue):
         """
         key = self.new_key(path, token)
         try:
-            self._client._watch(self, *key, depth if try_depth is None else try_depth)
+            self._link.watch(self, *key, depth if try_depth is None else try_depth)
         except InvalidRequest:
             if try_depth is None:
                 raise
-            self._client._watch(self, *key, None)
+            self._link.watch(self, *key, None)
 
     def unwatch(self, path: Path, token: Any = None) -> None:
         """End a watch; events of it that wait are dropped.  NotFound: there is none such."""
-        self._client._unwatch([self.find(path, token)])
+        self._link.unwatch([self.find(path, token)])
 
     def read(self, timeout_s: float | None = None) -> Event:
         """The next event; waits for it.  TimeoutError: for so long there was none."""
@@ -737,7 +440,7 @@ class Monitor(EventQueue):
         self.end(Closed.of())
         if watches:
             with suppress(Disconnected):
-                self._client._unwatch(watches)
+                self._link.unwatch(watches)
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -768,6 +471,6 @@ class Monitor(EventQueue):
 
     def __del__(self) -> None:
         if self._watches:
-            self._client._drop(self._watches.values())
+            self._link.drop(self._watches.values())
         if self._fd >= 0:
             os.close(self._fd)
