@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, Self
 import click
 
 from fastxs.hypervisor import simxen
-from fastxs.hypervisor.host import KINDS, Host, HostError, Kind, available, scratch
+from fastxs.hypervisor.host import Host, HostError, Kind, available, named, scratch
 
 __all__ = ["sim"]
 
@@ -47,16 +47,12 @@ class Target(NamedTuple):
 
 
 def _target(value: str) -> Target:
-    for kind in KINDS:
-        if value == kind:
-            return Target(kind, None)
-    path = Path(value)
-    if path.is_socket():
-        return Target(None, path.absolute())
-    if path.is_file() and os.access(path, os.X_OK):
-        kinds: dict[str, Kind] = {"fastxsd": "fastxs", "oxenstored": "ox"}
-        return Target(kinds.get(path.name, "c"), path.absolute())
-    raise click.BadParameter(f"{value!r} is neither one of {', '.join(KINDS)}, nor a program, nor a socket.")
+    if Path(value).is_socket():
+        return Target(None, Path(value).absolute())
+    try:
+        return Target(*named(value))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, nor a socket.") from None
 
 
 def _fault(value: str) -> str:

@@ -27,6 +27,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 XEN_BIN: Final = Path("/usr/lib/xen-4.17/bin")
 BINARIES: Final[Mapping[Kind, Path]] = {"c": XEN_BIN / "xenstored", "ox": XEN_BIN / "oxenstored"}
+PROGRAMS: Final[Mapping[str, Kind]] = {"fastxsd": "fastxs", "oxenstored": "ox"}
 OURS: Final = (sys.executable, "-m", "fastxs.cli.fastxsd")
 
 QUOTAS: Final = ("-E", "100000", "-W", "100000", "-t", "1000", "-Q", "outstanding=1000", "-Q", "memory=0")
@@ -51,6 +52,20 @@ def available(kind: Kind, program: Path | None = None) -> str | None:
     if kind == "fastxs" and program is None and find_spec("fastxs._core") is None:
         return "fastxs._core is not built (python setup.py build_ext --inplace)"
     return None
+
+
+def named(daemon: str | Path) -> tuple[Kind, Path | None]:
+    """A kind of daemon by its own name, or a program of the kind that its file's name says (C, unless known).
+
+    ValueError: it is neither.
+    """
+    for kind in KINDS:
+        if daemon == kind:
+            return kind, None
+    program = Path(daemon).absolute()
+    if not program.is_file() or not os.access(program, os.X_OK):
+        raise ValueError(f"{str(daemon)!r} is neither one of {', '.join(KINDS)}, nor a program")
+    return PROGRAMS.get(program.name, "c"), program
 
 
 class Host:

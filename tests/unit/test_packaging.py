@@ -36,7 +36,8 @@ def test_the_package_brings_the_pretend_hypervisor() -> None:
 
 
 def test_both_commands_are_installed() -> None:
-    scripts = {script.name: script.value for script in metadata.distribution("fastxs").entry_points}
+    commands = metadata.distribution("fastxs").entry_points.select(group="console_scripts")
+    scripts = {script.name: script.value for script in commands}
     assert scripts == {"fastxs": "fastxs.cli.main:main", "fastxsd": "fastxs.cli.fastxsd:main"}
 
 
