@@ -56,6 +56,10 @@ class Client:
         self.say(line)
         return self.hear()
 
+    def shut(self) -> None:
+        """Say nothing any more, but listen."""
+        self.socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         self.socket.close()
 
@@ -80,11 +84,17 @@ class Kept:
         keeper = [sys.executable, "-m", "fastxs.cli.keeper", "-n", str(self.notify), *map(str, flags)]
         return [*keeper, "--", sys.executable, str(DAEMON), self.voice, str(self.folder)]
 
-    def start(self, *flags: object, **env: str) -> subprocess.Popen[bytes]:
-        """In the foreground, until the daemon answers."""
+    def start(self, *flags: object, limit: int | None = None, **env: str) -> subprocess.Popen[bytes]:
+        """In the foreground, until the daemon answers; with so many descriptors at most."""
+        command = ["prlimit", f"--nofile={limit}"] if limit is not None else []
         with open(self.log, "ab") as log:
             keeper = subprocess.Popen(
-                self.command(*flags), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env | env
+                [*command, *self.command(*flags)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.env | env,
+                close_fds=False,
             )
         self.keepers.append(keeper)
         until(lambda: keeper.poll() is not None or self.socket.exists())
@@ -98,8 +108,8 @@ class Kept:
         self.clients.append(client)
         return client
 
-    def died(self) -> str:
-        """What the keeper said of its daemon, so far."""
+    def said(self) -> str:
+        """What keeper and daemon have written so far."""
         return self.log.read_text()
 
     def clean(self) -> None:

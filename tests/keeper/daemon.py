@@ -1,8 +1,9 @@
 """A daemon to be kept: `python daemon.py VOICE FOLDER`.
 
 It serves lines over FOLDER/socket, has its manager keep that socket and every client's, and does what a client's line
-says (the table at the end).  VOICE says who speaks to the manager for it: `fastxs` (fastxs.daemon.notify) or `libsystemd`, other
-people's half of the same protocol.  FOLDER/crash holds how many more incarnations die before they are ready.
+says (the table at the end).  VOICE is who speaks to the manager for it: `fastxs` (fastxs.daemon.notify), or
+`libsystemd`, other people's half of the same protocol.  FOLDER/crash holds how many more incarnations die before they
+are ready.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 BURST = 64
@@ -65,7 +67,7 @@ class TheirVoice:
         return every.value / 2e6 if self.lib.sd_watchdog_enabled(0, ctypes.byref(every)) > 0 else None
 
 
-VOICES = {"fastxs": OurVoice, "libsystemd": TheirVoice}
+VOICES: dict[str, Callable[[], OurVoice | TheirVoice]] = {"fastxs": OurVoice, "libsystemd": TheirVoice}
 
 
 class Daemon:
@@ -107,7 +109,7 @@ class Daemon:
         self.poll.register(client, select.EPOLLIN)
 
     def accept(self) -> None:
-        fresh = []
+        fresh: list[socket.socket] = []
         while len(fresh) < BURST:
             try:
                 fresh.append(self.listener.accept()[0])
@@ -153,11 +155,10 @@ class Daemon:
         with open(self.folder / "a-file", "w") as file:
             return self.voice.tell(f"FDSTORE=1\nFDNAME={name}", file.fileno())
 
-    def refuse(self, path: str) -> None:
-        """Close a client as a daemon must whose manager has the socket, too."""
-        for client in self.clients.values():
-            if client.getpeername() == path or not path:
-                client.shutdown(socket.SHUT_RDWR)
+    def refuse(self, number: str) -> None:
+        """End a client as a daemon must whose manager has the socket, too: for all holders, not only for itself."""
+        fd = sorted(self.clients)[int(number)]
+        self.clients[fd].shutdown(socket.SHUT_RDWR)
 
     def hand_over(self, _: str) -> None:
         """A child goes on in our place."""
@@ -179,16 +180,18 @@ class Daemon:
 
 
 def descriptors(_: Daemon, __: str) -> str:
-    listing = os.open("/proc/self/fd", os.O_DIRECTORY)
-    try:
-        return " ".join(os.readlink(f"/proc/self/fd/{name}") for name in os.listdir(listing) if int(name) != listing)
-    finally:
-        os.close(listing)
+    """What they lead to, in the order of their numbers."""
+    found = []
+    for fd in range(100):
+        with suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return " ".join(found)
 
 
 COMMANDS: dict[str, Callable[[Daemon, str], object]] = {
     "who": lambda daemon, _: os.getpid(),
     "had": lambda daemon, _: " ".join(name for name, _ in daemon.had),
+    "count": lambda daemon, _: len(daemon.had),
     "tell": Daemon.tell,
     "keep": Daemon.keep,
     "keep-a-file": Daemon.keep_a_file,
