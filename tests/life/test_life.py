@@ -5,6 +5,7 @@ Each conversation is held with the core in this process and with fastxsd in a pr
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -429,6 +430,23 @@ def test_a_death_that_nobody_was_told_of_comes_with_the_next_news(scene: Scene) 
     scene.look()
     assert not scene.introduced(5)
     assert (RELEASE, "plain") in scene.dom0.events()
+
+
+def test_news_that_the_event_channels_lost(scene: Scene) -> None:
+    """The device's buffer ran over: nobody knows of whom the daemon was to hear, so it asks of all."""
+    scene.guest(5)
+    guest = scene.guest(6)
+    listen(scene.dom0, RELEASE)
+    scene.guests.fail("read", 1, errno.EFBIG)
+    scene.guests.kill(5)
+    scene.look()
+    scene.look()
+    assert not scene.introduced(5)
+    assert scene.dom0.events()[0] == (RELEASE, "plain")
+    assert guest.ls("/local/domain/6") == []
+    scene.guests.kill(6)
+    scene.look()
+    assert scene.dom0.events()[0] == (RELEASE, "plain"), "and it hears what comes next"
 
 
 def test_news_of_domains_that_nobody_knows(scene: Scene) -> None:
