@@ -37,6 +37,12 @@ def is_alive(pid: int) -> bool:
     return False
 
 
+def children(pid: int) -> set[int]:
+    with suppress(OSError):
+        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    return set()
+
+
 class Client:
     """One who connected and never reconnects, as libxenstore."""
 
@@ -76,32 +82,63 @@ class Kept:
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("NOTIFY_", "LISTEN_", "WATCHDOG_"))}
         self.env["PYTHONPATH"] = str(ROOT)
         self.log = folder / "log"
-        self.keepers: list[subprocess.Popen[bytes]] = []
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.keepers: list[int] = []
         self.clients: list[Client] = []
         self.pids: set[int] = set()
 
-    def command(self, *flags: object) -> list[str]:
-        keeper = [sys.executable, "-m", "fastxs.cli.keeper", "-n", str(self.notify), *map(str, flags)]
-        return [*keeper, "--", sys.executable, str(DAEMON), self.voice, str(self.folder)]
+    def keeper(self, *flags: object, patch: str = "") -> list[str]:
+        """The arguments up to the daemon's; `patch` is done to the keeper's constants."""
+        program = ["-m", "fastxs.cli.keeper"]
+        if patch:
+            patched = "import sys; from fastxs.cli.keeper import main; from fastxs.daemon import keeper"
+            program = ["-c", f"{patched}; keeper.{patch}; sys.exit(main())"]
+        return [sys.executable, *program, "-n", str(self.notify), *map(str, flags), "--"]
 
-    def start(self, *flags: object, limit: int | None = None, **env: str) -> subprocess.Popen[bytes]:
+    def command(self, *flags: object, patch: str = "") -> list[str]:
+        return [*self.keeper(*flags, patch=patch), sys.executable, str(DAEMON), self.voice, str(self.folder)]
+
+    def start(self, *flags: object, limit: int | None = None, patch: str = "", **env: str) -> subprocess.Popen[bytes]:
         """In the foreground, until the daemon answers; with so many descriptors at most."""
-        command = ["prlimit", f"--nofile={limit}"] if limit is not None else []
+        command = self.command(*flags, patch=patch)
+        if limit is not None:
+            command = ["prlimit", f"--nofile={limit}", *command]
         with open(self.log, "ab") as log:
             keeper = subprocess.Popen(
-                [*command, *self.command(*flags)],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=self.env | env,
                 close_fds=False,
             )
-        self.keepers.append(keeper)
+        self.keepers.append(keeper.pid)
+        self.started.append(keeper)
         until(lambda: keeper.poll() is not None or self.socket.exists())
         client = self.client()
         self.pids.add(int(client.ask("who")))
         client.close()
         return keeper
+
+    def run(self, *flags: object, command: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Until the first process returns; a keeper that it left behind is stopped at the end of the test."""
+        argv = self.command(*flags) if command is None else [*self.keeper(*flags), *command]
+        # Files, not pipes: whoever kept our pipe open would be waited for here.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=self.env,
+                cwd=self.folder,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
+            out.seek(0), err.seek(0)
+            with suppress(OSError, ValueError):
+                self.keepers.append(int(self.pid_file.read_text()))
+            return subprocess.CompletedProcess(argv, done.returncode, out.read(), err.read())
 
     def client(self) -> Client:
         client = Client(self.socket)
@@ -115,19 +152,21 @@ class Kept:
     def clean(self) -> None:
         for client in self.clients:
             client.close()
-        for keeper in self.keepers:
-            # Its daemon first: nobody starts it again once the keeper is stopped.
-            if keeper.poll() is None:
-                keeper.send_signal(signal.SIGSTOP)
-                children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()
-                self.pids |= set(map(int, children))
-                keeper.kill()
-                keeper.wait()
-        for pid in self.pids:
-            with suppress(OSError):
-                if str(self.folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
+        for keeper in filter(self.is_ours, self.keepers):
+            # Its daemon first: nobody starts another one while the keeper is stopped.
+            os.kill(keeper, signal.SIGSTOP)
+            self.pids |= children(keeper) | {keeper}
+        for pid in filter(self.is_ours, self.pids):
+            os.kill(pid, signal.SIGKILL)
+        for process in self.started:
+            process.wait()
         until(lambda: not any(map(is_alive, self.pids)))
+
+    def is_ours(self, pid: int) -> bool:
+        """Whether that process still is what we started: its arguments name our folder."""
+        with suppress(OSError):
+            return str(self.folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return False
 
 
 @pytest.fixture(params=VOICES)

@@ -97,8 +97,9 @@ class Daemon:
             if name == "listen":
                 return socket.socket(fileno=fd)
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(self.folder / "socket"))
+        listener.bind(str(self.folder / "new"))
         listener.listen(4096)
+        (self.folder / "new").rename(self.folder / "socket")
         listener.setblocking(False)
         self.voice.tell("FDSTORE=1\nFDNAME=listen", listener.fileno())
         return listener
@@ -148,6 +149,12 @@ class Daemon:
         with theirs:
             return self.voice.tell("FDSTORE=1\n" + words.replace(" ", "\n"), theirs.fileno())
 
+    def store_again(self, _: str) -> bool:
+        """Another manager: it has nothing of ours yet."""
+        return self.voice.tell("FDSTORE=1\nFDNAME=listen", self.listener.fileno()) and self.voice.tell(
+            "FDSTORE=1\nFDNAME=c", *self.clients
+        )
+
     def cut(self, _: str) -> None:
         self.others.clear()
 
@@ -195,6 +202,7 @@ COMMANDS: dict[str, Callable[[Daemon, str], object]] = {
     "tell": Daemon.tell,
     "keep": Daemon.keep,
     "keep-a-file": Daemon.keep_a_file,
+    "store-again": Daemon.store_again,
     "cut": Daemon.cut,
     "barrier": lambda daemon, _: daemon.voice.barrier(),
     "descriptors": descriptors,
