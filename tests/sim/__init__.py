@@ -1,0 +1,1 @@
+"""The simulator that others use: guests with workloads, the command, the pytest fixtures."""
