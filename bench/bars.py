@@ -32,6 +32,7 @@ from bench.harness import (
     Situation,
     Stage,
     commits,
+    deaths,
     fairness,
     lives,
     lockstep,
@@ -178,6 +179,8 @@ def _rings() -> Iterator[Bar]:
         yield Bar(f"ring-{workload}", f"{text} at 8,000 domains", 150, "µs", partial(single, side=many))
         prepare = partial(versus, subject=many, rival=few)
         yield Bar(f"ring-{workload}-flat", f"{text} at 8,000 domains against 100", 1.1, "x 100", prepare)
+    text = "a domain's death, 8,000 at once against 100"
+    yield Bar("ring-die-all", text, 1.5, "x 100", partial(deaths, many=8_000, few=100), most=5)
     table: tuple[tuple[str, int, int, int, float, float, str], ...] = (
         # name, guests, C's guests, depth, limit of READ, limit of WRITE, text
         ("busy10", 10, 10, 1, 0.55, 0.5, "10 busy guests"),
@@ -192,9 +195,9 @@ def _rings() -> Iterator[Bar]:
             subject = _guests(busy, load, domains=4_001 if busy == 4_000 else busy)
             prepare = partial(versus, subject=subject, rival=_guests(others, load, kind="c"))
             yield Bar(f"ring-{name}-{workload}", f"{workload.upper()} of {text}", limit, "x c", prepare, ("c",))
-    side = _guests(4_000, Load("read", requests=200_000, seconds=30.0), domains=4_001)
+    side = _guests(4_000, Load("read", requests=1_600_000, seconds=30.0), domains=4_001)
     text = "4,000 busy guests: the fastest against the slowest"
-    yield Bar("ring-fair", text, 1.2, "x slowest", partial(fairness, side=side))
+    yield Bar("ring-fair", text, 1.2, "x slowest", partial(fairness, side=side), most=3)
     whole = partial(lives, situation=Situation(domains=1_000), at_once=10, each=10)
     text = "whole lives of domains, ten at once, beside 1,000 idle ones"
     yield Bar("ring-lives", text, 600, "µs", whole)

@@ -39,6 +39,7 @@ __all__ = [
     "Situation",
     "Stage",
     "commits",
+    "deaths",
     "drive",
     "fairness",
     "lives",
@@ -513,6 +514,30 @@ def lives(stage: Stage, situation: Situation, at_once: int, each: int, *, aborts
         said = json.loads(done.stdout.splitlines()[-1])
         per_life = cpu_us / said["rounds"]
         return Reading(said["errors"].get("EAGAIN", 0) if aborts else per_life, per_life)
+
+    return once
+
+
+def deaths(stage: Stage, many: int, few: int) -> Once:
+    """All domains of a host are destroyed at once: CPU per death, of `many` against `few`."""
+
+    def cost(domains: int) -> float:
+        with stage.fresh("daemon") as server:
+            assert isinstance(server, host.Host)
+            guests = stage.populate(server, domains)
+            time.sleep(SETTLE_S)
+            before = now = server.cpu_ns()
+            guests.close()
+            last = -1
+            while last != now:
+                last = now
+                time.sleep(SETTLE_S)
+                now = server.cpu_ns()
+        return (now - before) / 1e3 / domains
+
+    def once() -> Reading:
+        mine, other = (cost(Situation(domains=n).scaled(stage.scale).domains) for n in (many, few))
+        return Reading(mine / other, mine, other)
 
     return once
 
