@@ -155,6 +155,23 @@ class Daemon:
             "FDSTORE=1\nFDNAME=c", *self.clients
         )
 
+    def keep_many(self, count: str) -> bool:
+        with open("/dev/null") as null:
+            return self.voice.tell("FDSTORE=1\nFDNAME=many", *[null.fileno()] * int(count))
+
+    def send(self, words: str) -> bool:
+        """A descriptor with words that do not ask to keep it."""
+        with open("/dev/null") as null:
+            return self.voice.tell(words, null.fileno())
+
+    def tell_bytes(self, text: str) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.connect(os.environ["NOTIFY_SOCKET"])
+            return channel.send(bytes.fromhex(text)) > 0
+
+    def tell_much(self, size: str) -> bool:
+        return self.tell_bytes((b"READY=1\nX=" + bytes(int(size))).hex())
+
     def cut(self, _: str) -> None:
         self.others.clear()
 
@@ -202,6 +219,10 @@ COMMANDS: dict[str, Callable[[Daemon, str], object]] = {
     "tell": Daemon.tell,
     "keep": Daemon.keep,
     "keep-a-file": Daemon.keep_a_file,
+    "keep-many": Daemon.keep_many,
+    "send": Daemon.send,
+    "tell-bytes": Daemon.tell_bytes,
+    "tell-much": Daemon.tell_much,
     "store-again": Daemon.store_again,
     "cut": Daemon.cut,
     "barrier": lambda daemon, _: daemon.voice.barrier(),
