@@ -150,7 +150,7 @@ def test_event_channels_that_overflow_are_reset(fastxs_host: Host) -> None:
 
 
 def test_a_daemon_that_ends_is_a_failure(fastxs_host: Host) -> None:
-    command = [simxen.SIMGUEST, "-w", "chatter", "-t", "0", "--report", "0.05", "-n", "4"]
+    command = [str(simxen.SIMGUEST), "-w", "chatter", "-t", "0", "--report", "0.05", "-n", "4"]
     with subprocess.Popen(
         command, env={**os.environ, **fastxs_host.env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as guests:
