@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar, overload
@@ -16,7 +16,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar, overload
 from fastxs.client import requests
 from fastxs.client.errors import Closed, Conflict, Disconnected, InvalidRequest, NotFound, XenStoreError
 from fastxs.client.events import Event, EventQueue
-from fastxs.client.requests import Node, Op, Path, Perm, Request, Steps
+from fastxs.client.requests import Node, Op, Path, Perm, Request, Steps, Values
 from fastxs.client.session import NO_TX, RAISE, Exchange, Tx
 from fastxs.client.tasks import Link
 from fastxs.client.transports import Dial, dial
@@ -91,7 +91,7 @@ class _Nodes:
         """Set a node's value, any bytes; the node and its parents are made if they are missing."""
         await self.call(requests.write(path, value))
 
-    async def write_many(self, values: Mapping[Path, bytes] | Iterable[tuple[Path, bytes]]) -> None:
+    async def write_many(self, values: Values) -> None:
         """`write` of each, in order, asked for all at once.  The first error is raised after all were tried."""
         (await self._send(Op.WRITE, requests.writes(values))).results()
 

@@ -21,6 +21,9 @@ T = TypeVar("T")
 Path: TypeAlias = str | bytes
 """A path, absolute or relative to the own domain's; text is sent as UTF-8, of which the store allows A-Za-z0-9-/_@."""
 
+Values: TypeAlias = Mapping[str, bytes] | Mapping[bytes, bytes] | Iterable[tuple[Path, bytes]]
+"""Paths and values."""
+
 Steps: TypeAlias = Generator["Request[Any]", Any, T]
 """Requests that follow from each other's replies; what it returns is the result."""
 
@@ -138,9 +141,9 @@ def paths(many: Iterable[Path]) -> list[bytes]:
     return payloads
 
 
-def writes(values: Mapping[Path, bytes] | Iterable[tuple[Path, bytes]]) -> list[bytes]:
+def writes(values: Values) -> list[bytes]:
     """The payloads of WRITE for each pair."""
-    pairs = values.items() if isinstance(values, Mapping) else values
+    pairs: Iterable[tuple[Path, bytes]] = values.items() if isinstance(values, Mapping) else values
     return [words(path) + value for path, value in pairs]
 
 

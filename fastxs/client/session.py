@@ -18,7 +18,7 @@ from itertools import count, repeat, starmap
 from typing import Any, Final, NamedTuple
 
 from fastxs.client import requests
-from fastxs.client.errors import WORDS, NotFound, ProtocolError, TooBig, XenStoreError
+from fastxs.client.errors import WORDS, Disconnected, NotFound, ProtocolError, TooBig, XenStoreError
 from fastxs.client.events import Event, EventQueue, Reconnected, Watch
 from fastxs.client.requests import PAYLOAD_MAX, Op, Request
 
@@ -130,8 +130,9 @@ class Session:
             # oxenstored looks at a message without payload when the next one comes: here it is, its reply is dropped.
             messages += HEADER.pack(Op.GET_DOMAIN_PATH, 0, 0, 2), b"0\0"
         exchange = Exchange(op, payloads, first)
-        self._waiting.append(exchange)
+        # In this order: a reply may be missed by nobody, but nobody may wait for what was never sent.
         self._outbox[2].extend(messages)
+        self._waiting.append(exchange)
         return exchange
 
     def post_one(self, request: Request[Any], tx_id: int = 0) -> Exchange:
@@ -148,10 +149,9 @@ class Session:
 
         # An interrupt may have come between a reply and its being counted.
         exchange.left = exchange.replies.count(None)
-        if exchange.left:
-            exchange.notify = take_back
-        else:
-            take_back()
+        exchange.notify = take_back
+        if not exchange.left:
+            self._finish(exchange)
 
     # -- watches --------------------------------------------------------------------------------
 
@@ -193,9 +193,9 @@ class Session:
         exchange = self.post_one(requests.watch(watch.path, watch.wire, watch.depth))
 
         def tell() -> None:
-            monitor = watch.monitor()
-            if exchange.error is not None and monitor is not None:
-                monitor.put(watch, exchange.error)
+            monitor, error = watch.monitor(), exchange.error
+            if monitor is not None and error is not None and not isinstance(error, Disconnected):
+                monitor.put(watch, error)
 
         exchange.notify = tell
 
@@ -314,8 +314,10 @@ class Session:
         if exchange.replies[index] is None:
             exchange.replies[index] = reply
             exchange.left -= 1
-            if not exchange.left:
-                self._finish(exchange)
+        else:  # read twice, because an interrupt came between its being kept and its being counted
+            exchange.left = exchange.replies.count(None)
+        if not exchange.left:
+            self._finish(exchange)
 
     def _finish(self, exchange: Exchange) -> None:
         exchange.left = 0

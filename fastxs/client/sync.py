@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar, overload
@@ -19,7 +19,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar, overload
 from fastxs.client import requests
 from fastxs.client.errors import Closed, Conflict, Disconnected, InvalidRequest, NotFound, XenStoreError
 from fastxs.client.events import Event, EventQueue
-from fastxs.client.requests import Node, Op, Path, Perm, Request, Steps
+from fastxs.client.requests import Node, Op, Path, Perm, Request, Steps, Values
 from fastxs.client.session import NO_TX, RAISE, Exchange, Tx
 from fastxs.client.threads import Link
 from fastxs.client.transports import Dial, dial
@@ -94,7 +94,7 @@ class _Nodes:
         """Set a node's value, any bytes; the node and its parents are made if they are missing."""
         self.call(requests.write(path, value))
 
-    def write_many(self, values: Mapping[Path, bytes] | Iterable[tuple[Path, bytes]]) -> None:
+    def write_many(self, values: Values) -> None:
         """`write` of each, in order, asked for all at once.  The first error is raised after all were tried."""
         self._send(Op.WRITE, requests.writes(values)).results()
 

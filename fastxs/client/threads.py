@@ -52,12 +52,12 @@ class Link:
         """An eventfd: whoever waits for the connection looks around.  Used under `_waking`, closed by the last user."""
         # All below is of the one who holds the lock.
         self._lock: Final = threading.RLock()
-        self._busy = False
+        self._asking: Final = threading.Lock()
+        """Held while bytes move: then whoever gets `_lock` has only interrupted himself."""
         self._session: Final = Session()
         self._monitors: Final[weakref.WeakSet[EventQueue]] = weakref.WeakSet()
         self._transport: Transport | None = None
-        self._poll: Final = select.poll()
-        self._polled = 0
+        self._poll = select.poll()
         self._epoll: select.epoll | None = None
         """Where the reader sleeps, if there is one; a request takes the connection out of it while it reads itself."""
         self._reader: threading.Thread | None = None
@@ -81,7 +81,7 @@ class Link:
         self._poke()
         with self._lock:
             self._end(self._over)
-            nested = self._busy
+            nested = self._asking.locked()
         reader = self._reader
         # Not for ever: a signal handler may stand on the very frame that has the lock, and the reader waits for that.
         if reader is not None and reader is not threading.current_thread() and not nested:
@@ -179,7 +179,7 @@ class Link:
         """There is a connection, and it is the transaction's."""
         if self._over is not None:
             raise self._over.with_traceback(None)
-        if self._busy:
+        if self._asking.locked():
             raise RuntimeError("a signal handler asks over the connection that it has interrupted")
         if self._transport is None:
             self._connect()
@@ -191,15 +191,11 @@ class Link:
         deadline, pause = time.monotonic() + (self._reconnect_s or 0.0), RETRY_S
         if self._wake < 0:
             self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._poll.register(self._wake, select.POLLIN)
-        self._busy = True
-        try:
+        with self._asking:
             while not self._try_to_connect(deadline):
-                if self._poll.poll(1000 * pause):
+                if select.select([self._wake], [], [], pause)[0]:
                     self._heed()
                 pause = min(2 * pause, RETRY_MAX_S)
-        finally:
-            self._busy = False
 
     def _try_to_connect(self, deadline: float) -> bool:
         try:
@@ -210,19 +206,19 @@ class Link:
             if time.monotonic() < deadline:
                 return False
             raise Disconnected.of(None, f"no connection: {error}") from error
-        self._transport = transport
-        self._polled = select.POLLIN
-        self._poll.register(transport.fileno(), self._polled)
+        self._poll = select.poll()
+        self._poll.register(self._wake, select.POLLIN)
+        self._poll.register(transport.fileno(), select.POLLIN)
         if self._epoll is not None:
-            self._epoll.register(transport.fileno(), 0)
+            self._epoll.register(transport.fileno(), select.EPOLLIN)
         self._session.begin()
+        self._transport = transport
         return True
 
     def _disconnect(self, error: XenStoreError) -> None:
         """The connection is over; who waits for a reply is told so."""
         transport, self._transport = self._transport, None
         if transport is not None:
-            self._poll.unregister(transport.fileno())
             if self._epoll is not None:
                 self._epoll.unregister(transport.fileno())
             transport.close()
@@ -240,40 +236,39 @@ class Link:
 
     def _pump(self, sent: Sequence[tuple[Exchange, Request[Any] | None]]) -> None:
         """Send and receive until all of these are answered, be it by Disconnected."""
-        transport, session = self._transport, self._session
+        transport, session, epoll = self._transport, self._session, self._epoll
         assert transport is not None
-        self._busy = True
-        if self._epoll is not None:
-            self._epoll.modify(transport.fileno(), 0)
-        try:
-            clear = session.flush(transport.put)
-            for exchange, _ in sent:
-                while exchange.left:
-                    self._wait(clear)
-                    session.pull(transport.take)
-                    clear = session.flush(transport.put)
-        except OSError as error:
-            if self._over is not None:
-                raise self._over.with_traceback(None) from None
-            self._lost(error)
-        except BaseException:
-            for exchange, request in sent:
-                if request is not None:
-                    session.abandon(exchange, request)
-            raise
-        finally:
-            self._busy = False
-            self._listen()
+        fd = transport.fileno()
+        with self._asking:
+            try:
+                if epoll is not None:
+                    epoll.modify(fd, 0)
+                clear = session.flush(transport.put)
+                for exchange, _ in sent:
+                    while exchange.left:
+                        self._wait(fd, clear)
+                        session.pull(transport.take)
+                        clear = session.flush(transport.put)
+            except OSError as error:
+                if self._over is not None:
+                    raise self._over.with_traceback(None) from None
+                self._lost(error)
+            except BaseException:
+                for exchange, request in sent:
+                    if request is not None:
+                        session.abandon(exchange, request)
+                raise
+            finally:
+                # One call in C before anything else: an interrupt cannot leave the reader deaf.
+                if epoll is not None and self._transport is transport:
+                    epoll.modify(fd, select.EPOLLIN)
+                    self._listen()
 
-    def _wait(self, clear: bool) -> None:
+    def _wait(self, fd: int, clear: bool) -> None:
         """Until there is something to take, or room for what is not sent (`clear`: all is)."""
-        assert self._transport is not None
-        events = select.POLLIN if clear else select.POLLIN | select.POLLOUT
-        if events != self._polled:
-            self._polled = events
-            self._poll.modify(self._transport.fileno(), events)
+        self._poll.modify(fd, select.POLLIN if clear else select.POLLIN | select.POLLOUT)
         ready = self._poll.poll()
-        if self._over is not None or len(ready) > 1 or ready[0][0] == self._wake:
+        if self._over is not None or len(ready) > 1 or ready[0][0] != fd:
             self._heed()
 
     def _heed(self) -> None:
@@ -293,7 +288,7 @@ class Link:
     # -- the reader -----------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """The reader reads from now on, if there is one."""
+        """The reader reads from now on, if there is one, and sends what is left to be sent."""
         if self._epoll is not None and self._transport is not None:
             events = select.EPOLLIN | select.EPOLLOUT if self._session.unsent else select.EPOLLIN
             self._epoll.modify(self._transport.fileno(), events)
@@ -301,16 +296,15 @@ class Link:
     def _start_reader(self) -> None:
         if self._epoll is None:
             assert self._transport is not None
-            self._epoll = select.epoll()
-            self._epoll.register(self._wake, select.EPOLLIN)
-            self._epoll.register(self._transport.fileno(), 0)
-            self._reader = threading.Thread(target=self._read, name="fastxs events", daemon=True)
-            self._reader.start()
+            epoll = select.epoll()
+            epoll.register(self._wake, select.EPOLLIN)
+            epoll.register(self._transport.fileno(), select.EPOLLIN)
+            reader = threading.Thread(target=self._read, args=[epoll], name="fastxs events", daemon=True)
+            reader.start()
+            self._epoll, self._reader = epoll, reader
 
-    def _read(self) -> None:
+    def _read(self, epoll: select.epoll) -> None:
         """The reader's life: whatever comes while nobody asks."""
-        epoll = self._epoll
-        assert epoll is not None
         pause: float | None = None
         while True:
             epoll.poll(pause)
