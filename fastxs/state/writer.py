@@ -61,7 +61,7 @@ def _records(state: State, layout: Layout, version: Version) -> Iterator[bytes]:
         counts = _packed("quotas", layout.quotas, len(state.quotas), len(state.global_quotas))
         quotas = _quotas("quotas", [*state.quotas.items(), *state.global_quotas.items()], layout)
         yield _record(layout, Type.GLOBAL_QUOTA_DATA, counts + quotas)
-    for connection in _targets_first(state.connections):
+    for connection in _in_order(state.connections):
         yield _connection(connection, layout, version)
         for watch in connection.watches:
             yield _watch(connection.id, watch, layout, version)
@@ -82,19 +82,23 @@ def _packed(whose: str, form: struct.Struct, *values: int) -> bytes:
         raise StreamError(f"{whose}: does not fit into the migration stream: {error}") from None
 
 
-def _targets_first(connections: Iterable[Connection]) -> Iterator[Connection]:
-    """The connections in their order, but a ring's target before it: C 4.17 forgets a target that comes later."""
-    left = {connection.id: connection for connection in connections}
-    rings = {connection.peer.domid: connection for connection in left.values() if isinstance(connection.peer, Ring)}
-    while left:
-        chain: dict[int, Connection] = {}
-        next_: Connection | None = next(iter(left.values()))
-        while next_ is not None and next_.id in left and next_.id not in chain:
-            chain[next_.id] = next_
-            target = next_.peer.target if isinstance(next_.peer, Ring) else None
-            next_ = None if target is None else rings.get(target)
-        for conn_id in reversed(chain):
-            yield left.pop(conn_id)
+def _in_order(connections: list[Connection]) -> Iterable[Connection]:
+    """As they are, but domain 0 first, and a ring's target before it.
+
+    C 4.17 crashes over a client that comes before domain 0, and forgets a target that comes after (measured).
+    """
+    rings: dict[int | None, Connection] = {
+        connection.peer.domid: connection for connection in connections if isinstance(connection.peer, Ring)
+    }
+    placed: dict[int, Connection] = {}
+    for connection in sorted(connections, key=lambda each: each is not rings.get(0)):
+        chain: list[Connection] = []
+        next_: Connection | None = connection
+        while next_ is not None and next_.id not in placed and next_ not in chain:
+            chain.append(next_)
+            next_ = rings.get(next_.peer.target) if isinstance(next_.peer, Ring) else None
+        placed.update((each.id, each) for each in reversed(chain))
+    return placed.values()
 
 
 def _connection(connection: Connection, layout: Layout, version: Version) -> bytes:
