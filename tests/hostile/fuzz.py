@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import select
 import shlex
 import shutil
 import subprocess
@@ -71,10 +70,6 @@ def scribbling(program: Path, host: Host, seed: int, counts: Counter[str]) -> It
 def neighbourhood(host: Host, guests: Guests, tools: Toolstack, stack: ExitStack, seed: int) -> list[Neighbour]:
     """Tools on sockets, dom0's kernel, guests on rings: introduced, with a home and a box for mail."""
 
-    def wait(timeout_s: float) -> None:
-        if select.select([guests], [], [], timeout_s)[0]:
-            guests.events()
-
     def neighbour(peer: Face, name: str, base: str, domid: int) -> Neighbour:
         if not base.startswith("/"):
             tools.ask(Op.MKDIR, nul(f"/local/domain/{domid}"))
@@ -87,11 +82,11 @@ def neighbourhood(host: Host, guests: Guests, tools: Toolstack, stack: ExitStack
     for i in range(SOCKETS):
         all_.append(neighbour(stack.enter_context(Peer(host.socket)), f"tool{i}", f"/tools/{i}", 0))
     guests.adopt(0)
-    all_.append(neighbour(RingPeer(guests, 0, wait), "kernel", "/kernel", 0))
+    all_.append(neighbour(RingPeer(guests, 0), "kernel", "/kernel", 0))
     for domid in GUESTS:
         guests.create(domid)
         tools.ask(Op.INTRODUCE, nul(domid, 1, 2))
-        all_.append(neighbour(RingPeer(guests, domid, wait), f"guest{domid}", "kept", domid))
+        all_.append(neighbour(RingPeer(guests, domid), f"guest{domid}", "kept", domid))
     for one in all_[: SOCKETS + 1]:
         one.friends = [other for other in all_ if other is not one]
     return all_

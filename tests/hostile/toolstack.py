@@ -17,11 +17,14 @@ from fastxs.hypervisor.host import Host
 from fastxs.hypervisor.simxen.guests import Guests
 from tests.conversations.speak import OK, nul
 from tests.hostile.neighbour import PATIENCE_S, Heard, Wrong
-from tests.support.ring import PORT
+from tests.support.ring import PORT, RingPeer
 from tests.support.wire import Op, Peer
 
 HOSTILE: Final = tuple(range(10, 22, 2))
 """With gaps: the pages beside theirs are not mapped, so that a daemon that leaves one page is caught."""
+
+VISITOR: Final = 30
+"""A domain that means no harm, comes, is served at once, and goes."""
 
 LIMITS: Final = {"nodes": 1000, "watches": 128, "transactions": 10, "memory": 2621440}
 """Default quotas, which the hostile ones have."""
@@ -79,7 +82,7 @@ class Toolstack:
         else:
             say = (self._introduce, self._introduce, self._introduce, self._introduce, self._move, self._fault,
                    self._release, self._shut_down, self._resume, self._target, self._account, self._limit, self._trace,
-                   self._kill, self._kill)  # fmt: skip
+                   self._visit, self._kill, self._kill)  # fmt: skip
             self._chance.choice(say)(domid)
         self._heard.settle()
         self._guests.events()
@@ -152,6 +155,21 @@ class Toolstack:
         self._guests.fail(what, 1, error)
         self._introduce(domid)
         self._guests.fail(what, 0, 0)
+
+    def _visit(self, _: int) -> None:
+        """Whoever was introduced may speak the moment that the toolstack knows."""
+        self.done["visit"] += 1
+        self._guests.create(VISITOR, 2)
+        self._must(Op.INTRODUCE, nul(VISITOR, 1, 2))
+        try:
+            answer = RingPeer(self._guests, VISITOR).call(Op.READ, nul("no"))
+        except TimeoutError as error:
+            raise Wrong("visitor: no answer") from error
+        if answer.error != "EACCES":
+            raise Wrong(f"visitor: answered {answer!r}")
+        self._told("@introduceDomain", VISITOR)
+        self._introduced.add(VISITOR)
+        self._kill(VISITOR)
 
     def _release(self, domid: int) -> None:
         self.done["release"] += 1

@@ -1,11 +1,12 @@
 """A guest's hands on its XenStore page, played from Python: the third peer with the face of tests.support.wire.
 
 Owns the page's offsets, the guest's side of the indices, and the order in which bytes and indices become visible.
-Refuses to know what is said, and how the daemon gets its turn: whoever makes a `RingPeer` says how to wait.
+Refuses to know what is said, and how the daemon gets its turn unless it is a process of its own.
 """
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -33,19 +34,26 @@ def fence() -> None:
 
 
 class RingPeer(Face):
-    """One domain's end of its ring.  `wait(timeout_s)` returns when the daemon may have done something.
+    """One domain's end of its ring.
+
+    `wait(timeout_s)` returns when the daemon may have done something; the default sleeps until it notifies one of
+    `guests`, whoever that is.
 
     `words` is the page as 1024 words of 4 bytes, since an index must be read and written as a whole; after the
     domain's page was made anew (`Guests.create`) a new RingPeer is needed.
     """
 
-    def __init__(self, guests: Guests, domid: int, wait: Callable[[float], None]) -> None:
+    def __init__(self, guests: Guests, domid: int, wait: Callable[[float], None] | None = None) -> None:
         super().__init__()
         self.guests: Final = guests
         self.domid: Final = domid
         self.page: Final = guests.ring(domid)
         self.words: Final = self.page.cast("I")
-        self._wait: Final = wait
+        self._wait: Final = wait or self._sleep
+
+    def _sleep(self, timeout_s: float) -> None:
+        if select.select([self.guests], [], [], timeout_s)[0]:
+            self.guests.events()
 
     def notify(self) -> None:
         """The guest's event channel."""
