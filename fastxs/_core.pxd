@@ -4,3 +4,7 @@ from fastxs.core cimport model
 
 cdef class Border:
     cdef model.Border c
+
+
+cdef class Image:
+    cdef model.Image c

@@ -5,8 +5,9 @@ The types are in `_core.pyi`.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
-from libc.errno cimport EINVAL, EIO, errno
+from libc.errno cimport EINVAL, EIO, ENOMEM, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memmove, strerror
 from posix.unistd cimport close
 
@@ -21,18 +22,30 @@ from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_
                                 QUOTAS, Buf, Conn, Domain, Store, layout)
 from fastxs.core.outbox cimport out_refill, waiting
 from fastxs.core.quota cimport quota_find, quota_of
+from fastxs.core.recover cimport Adopted, recover_store
+from fastxs.core.slots cimport slots_open
 from fastxs.core.store cimport store_free, store_new
 from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL, trace_flush
-from fastxs.core.turn cimport plane_add, plane_border, plane_close, plane_listen, plane_open, plane_run, now, turn
+from fastxs.core.turn cimport plane_add, plane_adopt, plane_border, plane_close, plane_listen, plane_open, plane_run, now, turn
 from fastxs.core.wire cimport error_number, error_word, op_name
+
+cdef extern from "sys/socket.h" nogil:
+    enum:
+        SOL_SOCKET
+        SHUT_RDWR
+    int getsockopt(int fd, int level, int name, void *value, unsigned int *size)
+    int shutdown(int fd, int how)
+
+cdef enum:
+    SO_COOKIE = 57              # as core/connection
 
 cdef extern from "sys/random.h" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
 
 ABI = layout()
 
-for _room in ("check", "connection", "domains", "heap", "journal", "outbox", "perms", "quota", "requests", "slots",
-              "store", "trace", "transactions", "tree", "turn", "watches"):
+for _room in ("check", "connection", "domains", "heap", "journal", "outbox", "perms", "quota", "recover", "requests",
+              "slots", "store", "trace", "transactions", "tree", "turn", "watches"):
     if import_module("fastxs.core." + _room).LAYOUT != ABI:
         raise ImportError(f"fastxs.core.{_room} was built from other sources than fastxs._core: build all of it again")
 FEATURES = 15
@@ -61,6 +74,10 @@ cdef class Border:
     """The hypervisor as the Engine sees it: a table of C functions (core/model.pxd)."""
 
 
+cdef class Image:
+    """What outlives the process, as the Engine sees it (core/model.pxd)."""
+
+
 cdef int call_control(void *engine, Conn *conn, const char *data, uint32_t n, Buf *reply) noexcept nogil:
     with gil:
         return (<Engine>engine).answer_control(conn, data, n, reply)
@@ -72,12 +89,13 @@ cdef class Engine:
     cdef object control
     cdef object notice
     cdef Border border          # keeps the table alive that s.border points into
+    cdef Image image            # likewise
 
     def __cinit__(self):
         self.s = NULL
 
-    def __init__(self, *, border=None, control=None, notice=None, priv_domid=0, store_domid=0, keep_orphans=False,
-                 linger_us=2000):
+    def __init__(self, *, border=None, image=None, sockets=(), control=None, notice=None, priv_domid=0, store_domid=0,
+                 keep_orphans=False, linger_us=2000):
         cdef Store *s
         cdef int error
         cdef uint64_t secret = 0
@@ -88,25 +106,58 @@ cdef class Engine:
         self.control = control
         self.notice = notice
         self.border = border
+        self.image = image
         if getrandom(&secret, sizeof(secret), 0) != sizeof(secret):
             raise OSError(errno, "no random key for the tables")
-        s = self.s = store_new(secret, priv_domid, store_domid)
+        s = self.s = store_new(secret, priv_domid, store_domid, NULL if image is None else &self.image.c)
         if s == NULL:
             raise MemoryError
         s.keep_orphans = keep_orphans
         s.linger_ns = <uint64_t>linger_us * 1000
         s.engine = <void *>self
         s.control = call_control
-        error = self.build()
+        error = self.build(list(sockets))
         if error:
             raise OSError(error, strerror(error).decode())
 
-    cdef int build(self):
+    cdef int build(self, list sockets):
         cdef Store *s = self.s
         cdef int error = plane_open(s)
+        if not error and s.image != NULL:
+            s.slots_number = s.image.slots_number
+            error = slots_open(s, s.image.slots)
+            if not error:
+                s.image.slots = -1              # the store's now
         if not error and self.border is not None:
             s.border = &self.border.c
-            error = plane_border(s) or self.join_dom0()
+            error = plane_border(s)
+        if not error and s.image != NULL and not s.image.fresh:
+            error = self.recover(sockets) or plane_adopt(s)
+        if not error and s.border != NULL and s.domain[s.store_domid].conn == NULL:
+            error = self.join_dom0()
+        s.now_ns = now()
+        if not error and s.image != NULL:
+            turn(s)                             # the image has it all before anybody is served
+            if s.fatal:
+                error = EIO
+        return error
+
+    cdef int recover(self, list sockets) except -1:
+        """What the image holds; `sockets` are descriptors of clients that outlived the last process."""
+        cdef Adopted *adopted = <Adopted *>calloc(len(sockets) + 1, sizeof(Adopted))
+        cdef unsigned int size = sizeof(uint64_t)
+        cdef int error = ENOMEM
+        if adopted == NULL:
+            return ENOMEM
+        for i, fd in enumerate(sockets):
+            adopted[<int>i].fd = fd
+            getsockopt(fd, SOL_SOCKET, SO_COOKIE, &adopted[<int>i].cookie, &size)
+        error = recover_store(self.s, adopted, <uint32_t>len(sockets))
+        for i in range(len(sockets)):
+            if adopted[<int>i].fd >= 0:         # of nobody who is known
+                shutdown(adopted[<int>i].fd, SHUT_RDWR)
+                close(adopted[<int>i].fd)
+        free(adopted)
         return error
 
     cdef int join_dom0(self):
@@ -160,6 +211,8 @@ cdef class Engine:
             plane_run(s)
         if s.says:
             self.tell()
+        if s.fatal:
+            raise RuntimeError("the image cannot be written: what was not answered yet is not answered by this process")
 
     cdef int tell(self) except -1:
         cdef Store *s = self.s

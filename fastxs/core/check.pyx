@@ -146,7 +146,7 @@ cdef int check_heap(Store *s, list faults, bint views) except -1:
             users[node_at(s, h).perms] = users.get(node_at(s, h).perms, 0) + 1
             expect += 1 + (node_at(s, h).kids != 0) + (node_at(s, h).bits & NODE_OUT != 0)
             h = (<Item *>at(s, h)).chain
-    expect += s.perms.count + s.watches.count + s.wnodes.count + s.events.count
+    expect += s.perms.count + s.loose_perms + s.watches.count + s.wnodes.count + s.events.count
     if not views and expect != s.heap.items:
         faults.append(f"{s.heap.items} items in the heap, {expect} reachable")
     for b in range(s.perms.buckets):

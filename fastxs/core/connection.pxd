@@ -1,10 +1,13 @@
 """Connections: a peer's input and output, over a socket, a ring, or memory."""
 from libc.stdint cimport uint32_t
 
+from fastxs.core.journal cimport ConnRecord
 from fastxs.core.model cimport Conn, Domain, Store
 
 # A new connection of a domain; owns `fd` (or -1).  NULL: no memory, and `fd` is still the caller's.
 cdef Conn *conn_new(Store *s, uint32_t kind, int fd, uint32_t domid) noexcept nogil
+# One that outlived its daemon, without descriptor and page so far; NULL: no memory or no room.
+cdef Conn *conn_restore(Store *s, uint32_t index, const ConnRecord *r) noexcept nogil
 # Watches, transactions, buffers, descriptor and the struct itself go.  It must stand in no list.
 cdef void conn_close(Store *s, Conn *conn) noexcept nogil
 cdef void mark_ready(Store *s, Conn *conn) noexcept nogil
@@ -26,6 +29,8 @@ cdef bint conn_owes(Store *s, Conn *conn) noexcept nogil
 # Map and bind a domain's ring to its connection (again: bind only, and begin anew); 0 or errno.
 cdef int ring_attach(Store *s, Conn *conn, Domain *d, uint32_t remote_port) noexcept nogil
 cdef void ring_detach(Store *s, Conn *conn) noexcept nogil
+# Map and bind again where a predecessor left off; 0 or errno, and then it has no page or no channel.
+cdef int ring_restore(Store *s, Conn *conn) noexcept nogil
 # Where a ring begins, the page becomes so; before the turn's first answer leaves, because that may be the toolstack's
 # word that the guest can start.
 cdef void ring_set_up(Store *s, Conn *conn) noexcept nogil

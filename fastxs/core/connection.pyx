@@ -5,7 +5,7 @@ ring and a peer in memory: how bytes come (`conn_read`), how they go (`conn_writ
 to a peer that breaks the protocol (`conn_refuse`).  Refuses to know what the bytes mean.
 """
 from libc.errno cimport EAGAIN, EINTR, ENOMEM, errno
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove, memset, strlen
 from posix.unistd cimport close
@@ -14,11 +14,11 @@ from fastxs.core.heap cimport buf_free
 from fastxs.core.journal cimport J_CONN, ConnRecord, journal_drop, journal_put
 from fastxs.core.model cimport (C_BYTES_IN, C_BYTES_OUT, C_CLOSED, CONN_DEAD, CONN_EOF, CONN_FULL, CONN_HUP,
                                 CONN_IGNORED, CONN_MORE, CONN_READY, KIND_MEMORY, KIND_RING, KIND_SOCKET,
-                                Q_OUTSTANDING, SAY_PROTOCOL, Conn, Domain, Store, layout)
+                                Q_OUTSTANDING, SAY_PROTOCOL, SLOT_BEGIN, SLOT_NONE, Conn, Domain, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, waiting
 from fastxs.core.quota cimport account, quota_allows, say
-from fastxs.core.ring cimport (RING_INDEX, Page, ring_copy_in, ring_copy_out, ring_fail, ring_port, ring_publish,
-                               ring_readable, ring_reconnects, ring_start, ring_writable)
+from fastxs.core.ring cimport (RING_INDEX, Page, ring_copy_in, ring_copy_out, ring_fail, ring_is_new, ring_port, ring_publish,
+                               ring_published, ring_readable, ring_reconnects, ring_start, ring_taken, ring_writable)
 from fastxs.core.slots cimport (lasting, out_free, slot_begun, slot_claim, slot_read, slot_reading, slot_release,
                                 slot_writing, slot_written)
 from fastxs.core.trace cimport trace_object
@@ -32,6 +32,8 @@ cdef extern from "sys/socket.h" nogil:
     enum:
         MSG_DONTWAIT
         MSG_NOSIGNAL
+        SOL_SOCKET
+    int getsockopt(int fd, int level, int name, void *value, unsigned int *size)
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
 
@@ -43,6 +45,7 @@ cdef extern from *:
     void set_errno(int e) noexcept nogil
 
 cdef enum:
+    SO_COOKIE = 57              # a number that no other socket of this boot ever has
     KEEP_OUT = 8192             # a drained output buffer up to this size is kept for the next reply
 
 
@@ -64,6 +67,7 @@ cdef bint more_room(Store *s) noexcept nogil:
 
 cdef Conn *conn_new(Store *s, uint32_t kind, int fd, uint32_t domid) noexcept nogil:
     cdef Conn *conn
+    cdef unsigned int size = sizeof(uint64_t)
     if s.conn_frees == 0 and s.conns == s.conn_cap and not more_room(s):
         return NULL
     conn = <Conn *>calloc(1, sizeof(Conn))
@@ -74,6 +78,8 @@ cdef Conn *conn_new(Store *s, uint32_t kind, int fd, uint32_t domid) noexcept no
     conn.kind = kind
     conn.fd = fd
     conn.domid = domid
+    if fd >= 0 and s.image != NULL:
+        getsockopt(fd, SOL_SOCKET, SO_COOKIE, &conn.cookie, &size)
     conn.index = s.conn_free[s.conn_frees - 1] if s.conn_frees else s.conns
     if lasting(s, conn) and not slot_claim(s, conn):
         free(conn)
@@ -93,6 +99,40 @@ cdef Conn *conn_new(Store *s, uint32_t kind, int fd, uint32_t domid) noexcept no
     return conn
 
 
+cdef Conn *conn_restore(Store *s, uint32_t index, const ConnRecord *r) noexcept nogil:
+    cdef Conn *conn
+    while s.conns <= index:
+        if s.conns == s.conn_cap and not more_room(s):
+            return NULL
+        s.conn[s.conns] = NULL
+        if s.conns < index:
+            s.conn_free[s.conn_frees] = s.conns
+            s.conn_frees += 1
+        s.conns += 1
+    conn = <Conn *>calloc(1, sizeof(Conn))
+    if conn == NULL:
+        return NULL
+    conn.index = index
+    conn.serial = r.serial
+    conn.kind = r.kind
+    conn.fd = -1
+    conn.domid = r.domid
+    conn.privileged = conn.domid == s.priv_domid or conn.kind == KIND_SOCKET
+    conn.remote = r.remote
+    conn.cookie = r.cookie
+    conn.flags = CONN_IGNORED if r.ignored else 0
+    if not conn.privileged or conn.kind == KIND_RING:
+        conn.domain = s.domain[conn.domid]
+    if not slot_claim(s, conn):
+        free(conn)
+        return NULL
+    s.conn[index] = conn
+    s.conn_count += 1
+    if conn.serial > s.next_serial:
+        s.next_serial = conn.serial
+    return conn
+
+
 cdef void conn_record(Store *s, Conn *conn) noexcept nogil:
     cdef ConnRecord r
     cdef char *out
@@ -107,6 +147,7 @@ cdef void conn_record(Store *s, Conn *conn) noexcept nogil:
     r.domid = conn.domid
     r.remote = conn.remote
     r.ignored = conn.flags & CONN_IGNORED
+    r.cookie = conn.cookie
     memcpy(out, &r, sizeof(r))
 
 
@@ -426,6 +467,43 @@ cdef bint ring_began(Store *s, Conn *conn) noexcept nogil:
 cdef void ring_give_back(Store *s, Conn *conn, uint32_t n) noexcept nogil:
     conn.req_cons -= n
     conn.flags |= CONN_MORE
+
+
+cdef int ring_restore(Store *s, Conn *conn) noexcept nogil:
+    cdef Page *page
+    cdef uint32_t port = 0, remote = conn.remote, taken
+    cdef int error
+    if conn.domid == s.store_domid:
+        error = s.border.own_ring(s.border.self, &conn.page, &remote)
+    else:
+        error = s.border.map_ring(s.border.self, conn.domid, &conn.page)
+    if error:
+        conn.page = NULL
+        return error
+    error = s.border.bind(s.border.self, conn.domid, remote, &port)
+    if not error and not port_table(s, port):
+        s.border.unbind(s.border.self, port)
+        error = ENOMEM
+    if not error:
+        conn.port = port
+        conn.remote = remote
+        s.port_conn[port] = conn.index + 1
+    page = <Page *>conn.page
+    if conn.restored & SLOT_BEGIN and not ring_is_new(page, conn.domain.features):
+        ring_begin(s, conn)
+        return error
+    if conn.restored & SLOT_NONE:
+        conn.req_cons = ring_taken(page)
+        conn.rsp_prod = ring_published(page)
+    # How much of the output our predecessor published stands in the page.
+    taken = ring_published(page) - conn.rsp_prod
+    if taken <= waiting(conn):
+        conn.out.pos += taken
+        conn.rsp_prod += taken
+    conn.flags |= CONN_MORE
+    conn.notify = True                          # whatever it waits for, it looks once
+    mark_ready(s, conn)
+    return error
 
 
 cdef void ring_detach(Store *s, Conn *conn) noexcept nogil:

@@ -8,6 +8,8 @@ cdef int domains_init(Store *s) noexcept nogil
 cdef void domains_free(Store *s) noexcept nogil
 # What is known of an existing domain, allocated at first need; NULL: it does not exist, or no memory.
 cdef Domain *domain_know(Store *s, uint32_t domid) noexcept nogil
+# Whoever has this domid now, NULL if nobody; what is known of a former user goes.
+cdef Domain *domain_meet(Store *s, uint32_t domid, DomState *state) noexcept nogil
 # 0 or errno.  A port that stands in the page goes before `port` (SPEC 2.1).
 cdef int domain_introduce(Store *s, uint32_t domid, uint32_t port) noexcept nogil
 # SET_TARGET; NULL: no target any more.

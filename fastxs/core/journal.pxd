@@ -62,6 +62,7 @@ cdef struct ConnRecord:
     uint32_t domid
     uint32_t remote             # the port that the domain offers; rings only
     uint32_t ignored
+    uint64_t cookie             # SO_COOKIE; sockets only
 
 cdef struct WatchRecord:
     uint32_t sum

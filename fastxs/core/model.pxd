@@ -134,7 +134,7 @@ cdef struct Perms:              # followed by `room` Ace, `count` of them used; 
     uint32_t id                 # in the image; never used again
     uint16_t count
     uint16_t room
-    uint32_t pad
+    uint32_t loose              # not in the table: it was changed in place, and many such lists are equal
 
 # ---- domains, quotas ------------------------------------------------------------------------
 
@@ -386,12 +386,15 @@ cdef struct Conn:               # owned by Store.conn[index]
     Extent out_ext              # where `out` lies
     Extent inp_ext[2]           # for `inp`, by Meta
     Extent rx_ext
+    uint64_t cookie             # of the socket, by which it is known after we are gone
+    uint32_t restored           # SLOT_ flags of the Meta that it was restored from
 
 # ---- what is between the daemon and a peer, in memory that outlives the daemon ---------------------
 
 cdef enum:
     SLOT_PENDING = 1            # Meta.flags: more events waited than bytes hold
     SLOT_BEGIN = 2              # the page is to be set up as a ring begins
+    SLOT_NONE = 4               # Conn.restored: there was no Meta that counts
     SLOT_UNIT = 64              # extents are named in units of so many bytes
     SLOT_CLASSES = 24           # extents of 64 << class bytes
 
@@ -432,6 +435,15 @@ cdef struct Slots:
 cdef struct Image:
     void *self                  # the image's own; not touched here
     uint64_t turn               # the last that is committed
+    bint fresh                  # there is nothing in it yet
+    uint64_t last_key
+    int slots                   # a new slot file, the core's to close
+    uint32_t slots_number
+    int old_slots               # the one that belongs to what is in the image, not to be closed; -1: none
+    uint64_t old_slots_size
+    # Each record in order of its key, until `got` returns an errno, which is returned.
+    int (*each)(void *self, void *into, int (*got)(void *into, uint64_t key, const char *value,
+                                                   uint32_t len) noexcept nogil) noexcept nogil
     # All of a journal or nothing; 0 or errno.
     int (*commit)(void *self, const char *journal, uint32_t len) noexcept nogil
     # Is there room for so many more records, whatever becomes of the others in this turn?
@@ -556,8 +568,10 @@ cdef struct Store:
     uint32_t journal_last       # offset of the last one
     uint32_t journal_count
     uint32_t next_perms_id
+    uint32_t loose_perms        # lists that are not in the table
     uint32_t slots_number       # which slot file is ours
     uint32_t recoveries
+    Buf orphans                 # owned; uint64_t births of records whose parent left the tree, to be removed
     bint restoring              # what happens now is in the image already
     bint fatal                  # the image could not be told: nothing leaves any more
     # connections

@@ -12,6 +12,8 @@ cdef int out_message(Store *s, Conn *conn, uint32_t type, uint32_t req_id, uint3
                      uint32_t n) noexcept nogil
 # A watch event; `path` as the watcher sees it.  Specials are never dropped as identical.
 cdef void out_event(Store *s, Conn *conn, handle watch, const char *path, uint32_t n, bint special) noexcept nogil
+# One event that carries the watch's own path stands for all that waits for it ("look again").
+cdef void out_look_again(Store *s, Conn *conn, handle watch) noexcept nogil
 # Events that wait in structure become bytes again, as many as fit.
 cdef void out_refill(Store *s, Conn *conn) noexcept nogil
 # A watch goes: so do its events that were not made bytes yet.

@@ -201,7 +201,7 @@ cdef uint32_t watch_path(Store *s, Conn *conn, Watch *w, char *out) noexcept nog
     return size - skip
 
 
-cdef void collapse(Store *s, Conn *conn, handle watch) noexcept nogil:
+cdef void out_look_again(Store *s, Conn *conn, handle watch) noexcept nogil:
     cdef char[PAYLOAD_MAX + 64] path
     cdef uint32_t n = watch_path(s, conn, watch_at(s, watch), path)
     out_forget_watch(s, watch)
@@ -224,7 +224,7 @@ cdef void out_event(Store *s, Conn *conn, handle watch, const char *path, uint32
         s.counter[C_EVENTS_DROPPED] += 1
         return
     if conn.pending >= PENDING_MAX:
-        collapse(s, conn, watch)
+        out_look_again(s, conn, watch)
     else:
         add_event(s, conn, watch, hash, path, n)
 

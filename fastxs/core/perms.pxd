@@ -15,6 +15,8 @@ cdef inline uint32_t owner_of(Store *s, handle list) noexcept nogil:
 # The shared list equal to `entries` (counted once more for the caller); 0: no memory.
 # Entries naming a domain that is not known are marked stale by the caller.
 cdef handle perms_intern(Store *s, const Ace *entries, uint32_t count) noexcept nogil
+# A list of its own with the number that it has in the image, in one use; 0: no memory.
+cdef handle perms_restore(Store *s, uint32_t id, const Ace *entries, uint32_t count) noexcept nogil
 cdef void perms_hold(Store *s, handle list) noexcept nogil
 cdef void perms_drop(Store *s, handle list) noexcept nogil
 # RIGHT_ bits of a domid with a target (-1: none) under a list.

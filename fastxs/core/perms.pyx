@@ -98,7 +98,7 @@ cdef void record(Store *s, handle list) noexcept nogil:
 
 
 cdef handle perms_intern(Store *s, const Ace *entries, uint32_t count) noexcept nogil:
-    cdef uint32_t hash = list_hash(s, entries, count), i
+    cdef uint32_t hash = list_hash(s, entries, count)
     cdef handle h = bucket(&s.perms, hash)[0]
     cdef Perms *p
     while h:
@@ -107,21 +107,37 @@ cdef handle perms_intern(Store *s, const Ace *entries, uint32_t count) noexcept 
             p.refs += 1
             return h
         h = p.chain
+    s.next_perms_id += 1
+    h = new_list(s, s.next_perms_id, entries, count)
+    if h:
+        record(s, h)
+    return h
+
+
+cdef handle perms_restore(Store *s, uint32_t id, const Ace *entries, uint32_t count) noexcept nogil:
+    if id > s.next_perms_id:
+        s.next_perms_id = id
+    return new_list(s, id, entries, count)
+
+
+cdef handle new_list(Store *s, uint32_t id, const Ace *entries, uint32_t count) noexcept nogil:
+    cdef handle h
+    cdef Perms *p
+    cdef uint32_t i
     h = take(s, perms_size(count))
     if h == 0:
         return 0
     p = <Perms *>at(s, h)
-    p.hash = hash
+    p.hash = list_hash(s, entries, count)
     p.refs = 1
+    p.loose = False
     p.count = p.room = <uint16_t>count
-    s.next_perms_id += 1
-    p.id = s.next_perms_id
+    p.id = id
     memcpy(aces(s, h), entries, count * sizeof(Ace))
     for i in range(count):
         aces(s, h)[i].place = <uint16_t>i
         link_ace(s, h, i)
     table_add(s, &s.perms, h)
-    record(s, h)
     return h
 
 
@@ -137,7 +153,10 @@ cdef void perms_drop(Store *s, handle list) noexcept nogil:
         return
     for i in range(p.count):
         unlink_ace(s, list, i)
-    table_drop(s, &s.perms, list)
+    if p.loose:
+        s.loose_perms -= 1
+    else:
+        table_drop(s, &s.perms, list)
     journal_drop(s, J_PERMS, p.id)
     give(s, list, perms_size(p.room))
 
@@ -192,7 +211,8 @@ cdef int perm_parse(const char *text, Ace *entry) noexcept nogil:
 cdef void perms_forget(Store *s, Domain *domain, uint32_t heir) noexcept nogil:
     """Entries leave the shared lists in place, so no node is visited.
 
-    A list may then equal another one: both stay, `perms_intern` finds one of them.
+    What is left of them is much alike, from one dead domain to the next, so they leave the table: in it they
+    would make one long chain.  `perms_intern` does not find them any more, and their users keep them.
     """
     cdef handle list
     cdef uint32_t place, i
@@ -203,7 +223,10 @@ cdef void perms_forget(Store *s, Domain *domain, uint32_t heir) noexcept nogil:
         place = domain.aces_place
         p = <Perms *>at(s, list)
         a = aces(s, list)
-        table_drop(s, &s.perms, list)
+        if not p.loose:
+            table_drop(s, &s.perms, list)
+            p.loose = True
+            s.loose_perms += 1
         for i in range(p.count):
             unlink_ace(s, list, i)
         if place == 0:
@@ -215,6 +238,4 @@ cdef void perms_forget(Store *s, Domain *domain, uint32_t heir) noexcept nogil:
             p.count -= 1
         for i in range(p.count):
             link_ace(s, list, i)
-        p.hash = list_hash(s, a, p.count)
-        table_add(s, &s.perms, list)
         record(s, list)

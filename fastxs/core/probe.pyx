@@ -288,7 +288,7 @@ cdef class Rooms:
     cdef Store *s
 
     def __cinit__(self, uint64_t secret=0x1234567890ABCDEF):
-        self.s = store_new(secret, 0, 0)
+        self.s = store_new(secret, 0, 0, NULL)
         if self.s == NULL:
             raise MemoryError
 

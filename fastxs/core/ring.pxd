@@ -32,5 +32,9 @@ cdef void ring_publish(Page *page, uint32_t req_cons, uint32_t rsp_prod) noexcep
 # True: the guest asks to begin anew, and nothing but that field means anything now.
 cdef bint ring_reconnects(Page *page) noexcept nogil
 cdef uint32_t ring_port(Page *page) noexcept nogil
+# Our own indices as the page has them, and: has the page been set up, and the daemon done nothing with it since?
+cdef uint32_t ring_published(Page *page) noexcept nogil
+cdef uint32_t ring_taken(Page *page) noexcept nogil
+cdef bint ring_is_new(Page *page, uint32_t features) noexcept nogil
 cdef void ring_start(Page *page, uint32_t features) noexcept nogil
 cdef void ring_fail(Page *page, uint32_t error) noexcept nogil

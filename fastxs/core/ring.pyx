@@ -62,6 +62,19 @@ cdef uint32_t ring_port(Page *page) noexcept nogil:
     return fx_acquire(&page.evtchn_port)
 
 
+cdef uint32_t ring_published(Page *page) noexcept nogil:
+    return fx_acquire(&page.rsp_prod)
+
+
+cdef uint32_t ring_taken(Page *page) noexcept nogil:
+    return fx_acquire(&page.req_cons)
+
+
+cdef bint ring_is_new(Page *page, uint32_t features) noexcept nogil:
+    return (fx_acquire(&page.connection) == 0 and fx_acquire(&page.server_features) == features
+            and fx_acquire(&page.req_cons) == 0 and fx_acquire(&page.rsp_prod) == 0)
+
+
 cdef void ring_start(Page *page, uint32_t features) noexcept nogil:
     """As a ring begins: indices 0, connected, what this daemon can do (SPEC 2.1, 2.2)."""
     page.server_features = features

@@ -7,15 +7,17 @@ from libc.stdlib cimport calloc, free
 
 from fastxs.core.domains cimport domains_free, domains_init
 from fastxs.core.heap cimport buf_free, heap_free, table_free, table_init
-from fastxs.core.model cimport QUOTAS, layout
+from fastxs.core.journal cimport journal_meta
+from fastxs.core.model cimport QUOTAS, Image, layout
 from fastxs.core.quota cimport quota_of
+from fastxs.core.slots cimport slots_close
 from fastxs.core.tree cimport tree_free, tree_init
 from fastxs.core.watches cimport watches_init
 
 LAYOUT = layout()
 
 
-cdef Store *store_new(uint64_t secret, uint32_t priv_domid, uint32_t store_domid) noexcept nogil:
+cdef Store *store_new(uint64_t secret, uint32_t priv_domid, uint32_t store_domid, Image *image) noexcept nogil:
     cdef Store *s = <Store *>calloc(1, sizeof(Store))
     cdef uint32_t i
     if s == NULL:
@@ -27,12 +29,18 @@ cdef Store *store_new(uint64_t secret, uint32_t priv_domid, uint32_t store_domid
     for i in range(QUOTAS):
         s.limit[i] = quota_of(i).value
     s.nodes.sparse = True                       # every request walks this one
-    # Domains first: nodes are charged to them.
+    s.image = image
     if table_init(&s.nodes) or table_init(&s.ghosts) or table_init(&s.wnodes) or table_init(&s.watches) \
-            or table_init(&s.events) or table_init(&s.perms) or table_init(&s.tnodes) \
-            or domains_init(s) or tree_init(s) or watches_init(s):
+            or table_init(&s.events) or table_init(&s.perms) or table_init(&s.tnodes) or watches_init(s):
         store_free(s)
         return NULL
+    if image != NULL and not image.fresh:
+        return s                                # what is in it is the caller's to restore
+    # Domains first: nodes are charged to them.
+    if domains_init(s) or tree_init(s):
+        store_free(s)
+        return NULL
+    journal_meta(s)
     return s
 
 
@@ -50,6 +58,9 @@ cdef void store_free(Store *s) noexcept nogil:
     buf_free(&s.scratch)
     buf_free(&s.text)
     buf_free(&s.trace)
+    buf_free(&s.journal)
+    buf_free(&s.orphans)
+    slots_close(s)
     free(s.match)
     free(s.steps)
     free(s)

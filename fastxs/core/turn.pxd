@@ -7,6 +7,8 @@ cdef int plane_open(Store *s) noexcept nogil
 cdef void plane_close(Store *s) noexcept nogil
 # Watch a socket's descriptor; 0 or errno.
 cdef int plane_add(Store *s, Conn *conn) noexcept nogil
+# Watch the sockets that were restored; 0 or errno.
+cdef int plane_adopt(Store *s) noexcept nogil
 cdef int plane_listen(Store *s, int fd) noexcept nogil
 cdef int plane_border(Store *s) noexcept nogil
 # Serve what is ready, and stay while traffic goes on.

@@ -30,6 +30,7 @@ from fastxs.core.model cimport (CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN
                                 SAY_ACCEPT, WINDOW, WINDOWS, Conn, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_is_full, out_refill
 from fastxs.core.quota cimport say
+from fastxs.core.recover cimport recover_orphans
 from fastxs.core.ring cimport RING_PROTO
 from fastxs.core.requests cimport must_wait, serve
 from fastxs.core.slots cimport lasting, slot_store, slots_settle
@@ -149,6 +150,15 @@ cdef void plane_close(Store *s) noexcept nogil:
 
 cdef int plane_add(Store *s, Conn *conn) noexcept nogil:
     return watch_fd(s, conn.fd, <uint64_t>conn.serial << 32 | conn.index, EPOLLIN | EPOLLRDHUP | EPOLLET)
+
+
+cdef int plane_adopt(Store *s) noexcept nogil:
+    cdef uint32_t i
+    cdef int error = 0
+    for i in range(s.conns):
+        if s.conn[i] != NULL and s.conn[i].fd >= 0 and not error:
+            error = plane_add(s, s.conn[i])
+    return error
 
 
 cdef int plane_listen(Store *s, int fd) noexcept nogil:
@@ -298,7 +308,8 @@ cdef bint fetch(Store *s, Conn *conn, Fetched *f, char *window) noexcept nogil:
         return False
     if conn.flags & CONN_WAITS:                 # it becomes ready when it need not stand aside any more
         return False
-    if conn.flags & CONN_FULL:                  # it becomes ready when it has taken its replies
+    # It becomes ready when it has taken its replies; of a ring the quota `outstanding` decides (SPEC part 5).
+    if conn.flags & CONN_FULL and (conn.kind != KIND_RING or conn_owes(s, conn) or out_is_full(conn)):
         if conn.flags & CONN_GONE:
             conn.flags |= CONN_DEAD
             mark_dirty(s, conn)
@@ -537,6 +548,8 @@ cdef void turn(Store *s) noexcept nogil:
         s.port_count = 0
     if s.reclaim_first != NULL:
         reclaim(s, RECLAIM_TURN)
+    if s.orphans.len:
+        recover_orphans(s, RECLAIM_TURN)
 
 
 cdef void arm(Store *s, uint64_t ns) noexcept nogil:
@@ -559,7 +572,7 @@ cdef void rearm(Store *s, uint64_t stay_until) noexcept nogil:
 
 cdef inline bint carried(Store *s) noexcept nogil:
     return (s.ready_first != NULL or s.dirty != NULL or s.port_count != 0 or s.reclaim_first != NULL
-            or s.journal.len != 0) and not s.fatal
+            or s.journal.len != 0 or s.orphans.len != 0) and not s.fatal
 
 
 cdef void plane_run(Store *s) noexcept nogil:

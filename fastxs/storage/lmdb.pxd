@@ -44,12 +44,12 @@ cdef enum:
     MDB_NORDAHEAD = 0x800000
     MDB_NOMEMINIT = 0x1000000
     MDB_INTEGERKEY = 0x08       # of a database
-    MDB_RESERVE = 0x10000       # of a put
-    MDB_APPEND = 0x20000
+    MDB_CREATE = 0x40000
+    MDB_APPEND = 0x20000        # of a put
     MDB_FIRST = 0               # cursor operations
     MDB_LAST = 6
     MDB_NEXT = 8
-    MDB_SET_RANGE = 17
+    MDB_SET = 15
     MDB_NOTFOUND = -30798
     MDB_KEYEXIST = -30799
 

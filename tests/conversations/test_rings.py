@@ -470,10 +470,8 @@ def test_who_was_not_offered_to_reconnect_cannot(scene: Inside) -> None:
 
 # -- quota outstanding -----------------------------------------------------------------------------------------
 
-FULL = pytest.mark.xfail(reason="a ring whose replies fill it between two looks is not read any more")
 
-
-@pytest.mark.parametrize("size", [0, 1, 2, pytest.param(3, marks=FULL), 16, 48, 112])
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 16, 48, 112])
 def test_so_many_requests_are_taken_of_who_takes_no_replies(guest: Guest, scene: Inside, size: int) -> None:
     """Those whose replies are all in the ring, and 20 more: the rest stays in the guest's page (SPEC part 5)."""
     assert guest.write("x", b"v" * size) == OK

@@ -104,6 +104,8 @@ class Asked(NamedTuple):
     answer: bytes | str
     removed: Mapping[str, int]
     """What RM found in the store and removed, by generation: no other RM than this one was asked for."""
+    named: tuple[Domain | None, ...]
+    """Whom SET_PERMS meant: the next domain with the same domid is another one (XSA-322)."""
 
 
 @dataclass(eq=False)
@@ -620,7 +622,7 @@ class Model:
         return f"{new}\0".encode()
 
     def ask(self, view: View, op: Op, payload: bytes) -> Asked:
-        """One request on a transaction's view: its answer, and for RM what it removed."""
+        """One request on a transaction's view: its answer, for RM what it removed, for SET_PERMS whom it named."""
         before = view.nodes
         try:
             answer: bytes | str = TREE[op](view, payload)
@@ -629,7 +631,10 @@ class Model:
         gone = {path for path in before if path not in view.nodes}
         found = {path: view.base[path].generation for path in gone - view.cut if path in view.base}
         view.cut |= gone
-        view.log.append(Asked(op, payload, answer, found))
+        named: tuple[Domain | None, ...] = ()
+        if op == Op.SET_PERMS and answer == b"OK\0":
+            named = tuple(self.domains.get(perm_of(text).domid) for text in strings(payload)[1:])
+        view.log.append(Asked(op, payload, answer, found, named))
         return view.log[-1]
 
     def replay(self, log: list[Asked], domid: int) -> tuple[View, list[bytes | str]]:

@@ -32,6 +32,7 @@ ROOMS = [
     "fastxs.core.connection",
     "fastxs.core.domains",
     "fastxs.core.requests",
+    "fastxs.core.recover",  # from an image back to a store
     "fastxs.core.store",
     "fastxs.core.turn",
     "fastxs.core.check",  # looks at everything, is used by the Engine only
@@ -90,7 +91,7 @@ def test_a_room_opens_with_what_it_owns(source: Path) -> None:
 
 
 def test_the_core_knows_no_room_of_python() -> None:
-    for source in SOURCES:
+    for source in (source for source in SOURCES if "core" in source.parts or source.stem == "_core"):
         named = {name.rstrip(".") for match in IMPORT.findall(source.read_text()) for name in (match[0], match[2])}
         above = {name for name in named if re.match(r"fastxs\.(storage|state|daemon|client|cli)\b", name)}
         assert not above, f"{source.name} reaches up to {sorted(above)}"

@@ -1,0 +1,380 @@
+"""The image: a store in LMDB, one transaction for each turn that changed something.
+
+Owns the files, their reservation ahead of use, and the transactions.  Refuses to know what a record
+means.  The folder of an image:
+
+    store       LMDB, one database, keys of 8 bytes (core/journal.pxd)
+    slots.N     the slot file that belongs to it (core/slots.pyx); N stands in the store
+    lock        held by the daemon that serves it
+
+LMDB writes into a map and nothing is synced: what is committed survives the process, not the host, whose
+end is the end of its domains, too.  A commit makes no system call.  The file is one hole of 16 GiB that
+is reserved a little ahead of what a turn can need, because a write to a map of a full file system is a
+SIGBUS, while fallocate says ENOSPC in time.
+"""
+from libc.errno cimport EBADMSG, EIO, ENOSPC, errno
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_RDWR, O_TRUNC, open as c_open
+from posix.unistd cimport close
+
+import os
+import sys
+
+from fastxs._core cimport Image as CoreImage
+from fastxs.core.journal cimport IMAGE_VERSION, J_GONE, J_META, Check, MetaRecord, Record, journal_key, journal_sum
+from fastxs.core.model cimport Image as CImage
+from fastxs.storage.lmdb cimport (MDB_APPEND, MDB_CREATE, MDB_FIRST, MDB_INTEGERKEY, MDB_KEYEXIST, MDB_LAST, MDB_NEXT,
+                                  MDB_NOLOCK, MDB_NOMEMINIT, MDB_NORDAHEAD, MDB_NOSUBDIR, MDB_NOSYNC, MDB_NOTFOUND,
+                                  MDB_NOTLS, MDB_RDONLY, MDB_SET, MDB_WRITEMAP, MDB_cursor, MDB_dbi, MDB_env,
+                                  MDB_envinfo, MDB_stat, MDB_txn, MDB_val, mdb)
+
+cdef extern from "fcntl.h" nogil:
+    int fallocate(int fd, int mode, long offset, long n)
+
+cdef enum:
+    PAGE = 4096
+    STEP = 1 << 20              # bytes reserved at a time
+    SPARE = 512                 # pages that are always reserved: for what is not asked before
+    K_TURN = 1                  # J_META: a turn whose changes undid each other
+    K_IDENTITY = 2              # J_META: boot id, NUL, instance
+
+cdef uint64_t SIZE = <uint64_t>1 << 34
+
+
+cdef struct Files:              # owned by its Image
+    CImage *core                # the same image's
+    MDB_env *env
+    MDB_dbi dbi
+    int fd                      # of the store's file, to reserve it
+    uint64_t reserved           # bytes from its beginning
+    uint64_t used               # pages
+    uint64_t tree               # pages of the tree
+    uint64_t largest            # key
+
+
+class ImageError(Exception):
+    """An image that cannot be used; the text names it and the way out."""
+
+
+# ---- what the core calls ----------------------------------------------------------------------------------
+
+cdef bint reserve(Files *f, uint64_t pages) noexcept nogil:
+    """So many pages beyond those in use."""
+    cdef uint64_t want = (f.used + pages) * PAGE
+    while f.reserved < want:
+        if f.reserved + STEP > SIZE or fallocate(f.fd, 0, <long>f.reserved, STEP) < 0:
+            return False
+        f.reserved += STEP
+    return True
+
+
+cdef inline uint64_t pages_for(Files *f, uint32_t records, uint64_t bytes) noexcept nogil:
+    """At most: each record copies its leaf and may split it; branches are few; half-full pages of new bytes."""
+    cdef uint64_t touched = 2 * <uint64_t>records
+    if touched > f.tree + records // 8:
+        touched = f.tree + records // 8
+    return touched + bytes // (PAGE // 2) + 32
+
+
+cdef bint i_admits(void *self, uint32_t records, uint64_t bytes) noexcept nogil:
+    return reserve(<Files *>self, pages_for(<Files *>self, records, bytes))
+
+
+cdef void measure(Files *f) noexcept nogil:
+    cdef MDB_envinfo info
+    mdb.env_info(f.env, &info)
+    f.used = info.last_pgno + 1
+
+
+cdef int write_all(Files *f, MDB_cursor *cursor, const char *journal, uint32_t len) noexcept nogil:
+    cdef MDB_val key, value
+    cdef Record *r
+    cdef uint32_t i = 0, flags, changes = 0, sum
+    cdef uint64_t id, nothing = 0
+    cdef int error = 0
+    key.size = sizeof(uint64_t)
+    while i < len and not error:
+        r = <Record *>(journal + i)
+        i += <uint32_t>sizeof(Record)
+        key.data = &r.key
+        if r.len == J_GONE:
+            error = mdb.cursor_get(cursor, &key, &value, MDB_SET)
+            if error == MDB_NOTFOUND:
+                error = 0
+                continue
+            if not error:
+                error = mdb.cursor_del(cursor, 0)
+        else:
+            value.size = r.len
+            value.data = <void *>(journal + i)
+            sum = journal_sum(r.key, journal + i, r.len)
+            memcpy(value.data, &sum, sizeof(sum))
+            flags = MDB_APPEND if r.key > f.largest else 0
+            error = mdb.cursor_put(cursor, &key, &value, flags)
+            if error == MDB_KEYEXIST:
+                error = mdb.cursor_put(cursor, &key, &value, 0)
+            if r.key > f.largest:
+                f.largest = r.key
+            i += (r.len + 7) & ~<uint32_t>7
+        changes += 1
+    if not error and changes == 0:              # else LMDB would not count this transaction
+        id = journal_key(J_META, K_TURN)
+        key.data = &id
+        sum = journal_sum(id, <char *>&nothing, sizeof(nothing))
+        memcpy(&nothing, &sum, sizeof(sum))
+        value.size = sizeof(nothing)
+        value.data = &nothing
+        error = mdb.cursor_put(cursor, &key, &value, 0)
+    return error
+
+
+cdef int i_commit(void *self, const char *journal, uint32_t len) noexcept nogil:
+    cdef Files *f = <Files *>self
+    cdef MDB_txn *txn = NULL
+    cdef MDB_cursor *cursor = NULL
+    cdef MDB_stat st
+    cdef uint64_t turn
+    cdef int error = mdb.txn_begin(f.env, NULL, 0, &txn)
+    if error:
+        return EIO
+    error = mdb.cursor_open(txn, f.dbi, &cursor)
+    if not error:
+        error = write_all(f, cursor, journal, len)
+        mdb.cursor_close(cursor)
+    if not error and not mdb.stat(txn, f.dbi, &st):
+        f.tree = st.branch_pages + st.leaf_pages
+    if error:
+        mdb.txn_abort(txn)
+        return EIO
+    turn = mdb.txn_id(txn)
+    if mdb.txn_commit(txn):
+        return EIO
+    f.core.turn = turn
+    measure(f)
+    reserve(f, SPARE)                           # ahead; if that fails, requests that write are refused
+    return 0
+
+
+cdef int i_each(void *self, void *into, int (*got)(void *into, uint64_t key, const char *value,
+                                                   uint32_t len) noexcept nogil) noexcept nogil:
+    cdef Files *f = <Files *>self
+    cdef MDB_txn *txn = NULL
+    cdef MDB_cursor *cursor = NULL
+    cdef MDB_val key, value
+    cdef uint64_t id = 0
+    cdef int error = mdb.txn_begin(f.env, NULL, MDB_RDONLY, &txn), found
+    if error:
+        return EIO
+    error = mdb.cursor_open(txn, f.dbi, &cursor)
+    if not error:
+        found = mdb.cursor_get(cursor, &key, &value, MDB_FIRST)
+        while not found and not error:
+            if key.size != sizeof(id):
+                error = EBADMSG
+                break
+            memcpy(&id, key.data, sizeof(id))
+            error = got(into, id, <const char *>value.data, <uint32_t>value.size)
+            if not error:
+                found = mdb.cursor_get(cursor, &key, &value, MDB_NEXT)
+        if not error and found != MDB_NOTFOUND:
+            error = EIO
+        mdb.cursor_close(cursor)
+    mdb.txn_abort(txn)
+    return error
+
+
+cdef int check_one(void *into, uint64_t key, const char *value, uint32_t len) noexcept nogil:
+    cdef uint32_t sum = 0
+    if len < sizeof(Check):
+        return EBADMSG
+    memcpy(&sum, value, sizeof(sum))
+    return 0 if sum == journal_sum(key, value, len) else EBADMSG
+
+
+# ---- opening ------------------------------------------------------------------------------------------------
+
+cdef class Image(CoreImage):
+    """The image in a folder, open.  An Engine takes it as its `image`; close it after the Engine."""
+
+    cdef Files f
+    cdef str folder
+    cdef readonly bytes identity
+
+    def __cinit__(self):
+        memset(&self.f, 0, sizeof(Files))
+        self.f.fd = self.c.slots = self.c.old_slots = -1
+        self.f.core = &self.c
+        self.c.self = &self.f
+        self.c.commit = i_commit
+        self.c.admits = i_admits
+        self.c.each = i_each
+
+    def __dealloc__(self):
+        self.close()
+
+    def close(self):
+        """Idempotent.  The files stay, and what is committed in them."""
+        if self.f.env != NULL:
+            mdb.env_close(self.f.env)
+            self.f.env = NULL
+        for fd in (self.f.fd, self.c.old_slots, self.c.slots):
+            if fd >= 0:
+                close(fd)
+        self.f.fd = self.c.old_slots = self.c.slots = -1
+
+    @staticmethod
+    def create(str folder, bytes identity):
+        """A new one in an existing folder.  OSError: ENOSPC and the like."""
+        cdef Image image = Image()
+        image.folder = folder
+        image.identity = identity
+        image.c.fresh = True
+        image.open_store(0)
+        image.put_identity()
+        image.open_slots(0)
+        return image
+
+    @staticmethod
+    def open(str folder):
+        """The one that is there, to be recovered from.  ImageError: it is not an image, or not of this version."""
+        cdef Image image = Image()
+        image.folder = folder
+        image.open_store(0)
+        image.look()
+        return image
+
+    @staticmethod
+    def verify(str folder):
+        """Read every record and compare its checksum.  ImageError: damaged.
+
+        Call it in a process of its own: a file that was cut short ends the reader with SIGBUS.
+        """
+        cdef Image image = Image()
+        cdef int error
+        image.folder = folder
+        image.open_store(MDB_RDONLY)
+        error = i_each(&image.f, NULL, check_one)
+        image.close()
+        if error:
+            raise ImageError(f"{folder}: a record is damaged")
+
+    cdef int open_store(self, unsigned int more) except -1:
+        cdef MDB_txn *txn = NULL
+        cdef bytes path = os.fsencode(os.path.join(self.folder, "store"))
+        cdef int error = mdb.env_create(&self.f.env)
+        if not error:
+            error = mdb.env_set_mapsize(self.f.env, SIZE)
+        if not error:
+            error = mdb.env_open(self.f.env, path, more | MDB_NOSUBDIR | MDB_NOSYNC | MDB_NOLOCK | MDB_NORDAHEAD
+                                 | MDB_NOTLS | (0 if more else MDB_WRITEMAP | MDB_NOMEMINIT), 0o600)
+        if not error:
+            error = mdb.txn_begin(self.f.env, NULL, more, &txn)
+        if not error:
+            error = mdb.dbi_open(txn, NULL, MDB_INTEGERKEY if more else MDB_INTEGERKEY | MDB_CREATE, &self.f.dbi)
+            if error:
+                mdb.txn_abort(txn)
+            else:
+                error = mdb.txn_commit(txn)
+        if error > 0:
+            raise OSError(error, os.strerror(error), os.fsdecode(path))
+        if error:
+            raise ImageError(f"{os.fsdecode(path)}: {mdb.strerror(error).decode()}")
+        if more:
+            return 0
+        self.f.fd = c_open(path, O_RDWR | O_CLOEXEC)
+        if self.f.fd < 0:
+            raise OSError(errno, os.strerror(errno), os.fsdecode(path))
+        measure(&self.f)
+        if not reserve(&self.f, SPARE):
+            raise OSError(ENOSPC, "no room for the image", os.fsdecode(path))
+        return 0
+
+    cdef int put_identity(self) except -1:
+        cdef Record r
+        cdef bytes value = bytes(sizeof(Check)) + self.identity, journal
+        memset(&r, 0, sizeof(r))
+        r.key = journal_key(J_META, K_IDENTITY)
+        r.len = <uint32_t>len(value)
+        journal = (<char *>&r)[:sizeof(r)] + value + bytes(8 - len(value) % 8)
+        if i_commit(&self.f, journal, <uint32_t>len(journal)):
+            raise OSError(EIO, "the image cannot be written", self.folder)
+        return 0
+
+    cdef bytes value_of(self, uint64_t key):
+        """None: there is no such record."""
+        cdef MDB_txn *txn = NULL
+        cdef MDB_cursor *cursor = NULL
+        cdef MDB_val k, v
+        cdef bytes found = None
+        k.size = sizeof(key)
+        k.data = &key
+        if mdb.txn_begin(self.f.env, NULL, MDB_RDONLY, &txn):
+            raise ImageError(f"{self.folder}: cannot be read")
+        if not mdb.cursor_open(txn, self.f.dbi, &cursor):
+            if not mdb.cursor_get(cursor, &k, &v, MDB_SET):
+                found = (<char *>v.data)[:v.size]
+            elif key == <uint64_t>0xFFFFFFFFFFFFFFFF and not mdb.cursor_get(cursor, &k, &v, MDB_LAST):
+                found = (<char *>k.data)[:k.size]
+            mdb.cursor_close(cursor)
+        mdb.txn_abort(txn)
+        return found
+
+    cdef int look(self) except -1:
+        """What an Engine has to know before it reads the records."""
+        cdef MetaRecord meta
+        cdef MDB_envinfo info
+        cdef bytes value = self.value_of(journal_key(J_META, 0)), last = self.value_of(<uint64_t>0xFFFFFFFFFFFFFFFF)
+        identity = self.value_of(journal_key(J_META, K_IDENTITY))
+        if value is None or identity is None or len(value) < 8:
+            raise ImageError(f"{self.folder}: no store was ever committed to it")
+        if len(value) != sizeof(meta) or int.from_bytes(value[4:8], sys.byteorder) != IMAGE_VERSION:
+            version = int.from_bytes(value[4:8], sys.byteorder)
+            raise ImageError(f"{self.folder}: format {version}, this is fastxs for format {IMAGE_VERSION}: "
+                             "start the fastxs that wrote it, or move the folder away")
+        memcpy(&meta, <char *>value, sizeof(meta))
+        self.identity = identity[sizeof(Check):]
+        mdb.env_info(self.f.env, &info)
+        self.c.turn = info.last_txnid
+        memcpy(&self.c.last_key, <char *>last, sizeof(uint64_t))
+        self.f.largest = self.c.last_key
+        path = os.path.join(self.folder, f"slots.{meta.slots}")
+        try:
+            self.c.old_slots = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.c.old_slots_size = os.fstat(self.c.old_slots).st_size
+        except FileNotFoundError:
+            pass
+        self.open_slots(meta.slots + 1)
+        return 0
+
+    cdef int open_slots(self, uint32_t number) except -1:
+        cdef bytes path = os.fsencode(os.path.join(self.folder, f"slots.{number}"))
+        self.c.slots_number = number
+        self.c.slots = c_open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        if self.c.slots < 0:
+            raise OSError(errno, os.strerror(errno), os.fsdecode(path))
+        return 0
+
+    @property
+    def fresh(self):
+        """Nothing was in it when it was opened."""
+        return bool(self.c.fresh)
+
+    @property
+    def turn(self):
+        """The number of the last turn that is committed."""
+        return self.c.turn
+
+    def pages(self):
+        """(in use, reserved), of 4096 bytes each."""
+        return self.f.used, self.f.reserved // PAGE
+
+    def settle(self):
+        """The first turn after a recovery is committed: the old slot file is needed no more."""
+        if self.c.old_slots >= 0:
+            close(self.c.old_slots)
+            self.c.old_slots = -1
+        keep = {"store", "lock", f"slots.{self.c.slots_number}"}
+        for name in os.listdir(self.folder):
+            if name.startswith("slots.") and name not in keep:
+                os.unlink(os.path.join(self.folder, name))
