@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fastxs.hypervisor import simxen
-from fastxs.hypervisor.host import BINARIES, KINDS, XEN_BIN, Host, HostError, Kind, available, scratch
+from fastxs.hypervisor.host import BINARIES, KINDS, XEN_BIN, Host, HostError, Kind, available, named, scratch
 from fastxs.hypervisor.simxen import build
 from fastxs.hypervisor.simxen.guests import Guests
 
@@ -212,6 +212,35 @@ def test_a_command_that_cannot_run(start: Starter) -> None:
         if available(kind) is None:
             with pytest.raises(HostError, match="no-such-program"):
                 start(kind, prefix=["no-such-program"])
+
+
+def test_another_build_of_a_kind(kind: Kind, tmp_path: Path) -> None:
+    """A program by its path, which is of the kind that its name says, and of C's if it is unknown."""
+    words = [sys.executable, "-m", "fastxs.cli.fastxsd"] if kind == "fastxs" else [str(BINARIES[kind])]
+    program = tmp_path / {"fastxs": "fastxsd", "c": "xenstored-4.99", "ox": "oxenstored"}[kind]
+    program.write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n')
+    with pytest.raises(ValueError, match="nor a program"):
+        named(program)
+    program.chmod(0o755)
+    assert named(program) == (kind, program)
+    assert named(kind) == (kind, None)
+    with Host(kind, tmp_path / "host", program=program) as host:
+        assert ", 0 failures" in simguest(host, "-n", "2")
+
+
+def test_a_daemon_that_ended_by_itself_is_seen(kind: Kind, start: Starter) -> None:
+    host = start(kind)
+    assert host.ended is None
+    os.kill(host.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, host.pid, os.WEXITED | os.WNOWAIT)
+    assert host.ended == -signal.SIGKILL
+    host.stop()
+    assert host.ended is None
+
+
+def test_a_terminal_s_ctrl_c_is_not_the_daemon_s(kind: Kind, start: Starter) -> None:
+    """It goes to the terminal's process group; a daemon has one of its own, and is stopped by who started it."""
+    assert os.getpgid(start(kind).pid) != os.getpgid(0)
 
 
 def test_a_daemon_that_never_answers(tmp_path: Path) -> None:

@@ -41,14 +41,14 @@ static uint32_t existing(uint32_t d)
 }
 
 /* What a toolstack gives each domain that it creates: a UUID, here made of what
- * differs for every creation. */
+ * differs for every creation.  dom0's is zero. */
 static struct handle { uint8_t bytes[16]; } handle_of(uint32_t domid)
 {
     struct handle h = { { 0x66, 0x61, 0x73, 0x74, 0x78, 0x73, 0x40, 0x00 } };
     uint64_t uid = shim.hv->dom[domid].uid;
 
     memcpy(h.bytes + 8, &uid, sizeof uid);
-    return h;
+    return domid ? h : (struct handle) { { 0 } };
 }
 
 SX_API int xc_domain_getinfo(void *x, uint32_t first, unsigned max, xc_dominfo *info)
@@ -62,7 +62,8 @@ SX_API int xc_domain_getinfo(void *x, uint32_t first, unsigned max, xc_dominfo *
         st = shim.hv->dom[d].state;
         info[n++] = (xc_dominfo) {
             .domid = d,
-            .flags = XC_RUNNING | (st & SX_SHUTDOWN ? XC_SHUTDOWN : 0) | (st & SX_DEAD ? XC_DYING : 0),
+            .flags = (st == SX_ALIVE ? XC_RUNNING : 0) | (st & SX_SHUTDOWN ? XC_SHUTDOWN : 0) |
+                     (st & SX_DEAD ? XC_DYING : 0),
             .nr_pages = 65536, .nr_online_vcpus = 1,
         };
         memcpy(info[n - 1].handle, handle_of(d).bytes, sizeof info->handle);
@@ -84,7 +85,7 @@ SX_API int xc_domain_getinfolist(void *x, uint32_t first, unsigned max, xc_domai
         st = shim.hv->dom[d].state;
         info[n++] = (xc_domaininfo) {
             .domain = (uint16_t)d,
-            .flags = XEN_FLAG_RUNNING | (st & SX_SHUTDOWN ? XEN_FLAG_SHUTDOWN : 0) |
+            .flags = (st == SX_ALIVE ? XEN_FLAG_RUNNING : 0) | (st & SX_SHUTDOWN ? XEN_FLAG_SHUTDOWN : 0) |
                      (st & SX_DEAD ? XEN_FLAG_DYING : 0),
             .tot_pages = 65536, .nr_online_vcpus = 1,
         };
