@@ -29,7 +29,7 @@ static bool expired;
 static int epfd;
 static char input[1 << 20], output[MAX_DEPTH * MAX_REQUEST];
 
-/* ---------------------------------------------------------------------------------------------- sockets and rings */
+/* ------------------------------------------------------------------------------------------------ sockets and rings */
 
 static void watch_fd(int fd, uint32_t events, struct conn *c)
 {
@@ -104,7 +104,7 @@ void put(struct conn *c, const char *p, uint32_t n)
         sxg_notify(&hv, c->domid);
 }
 
-/* What has come, up to `room`; 0: nothing.  Sets *emptied if nothing more can be there without another event. */
+/* What has come, up to `room` (more than a ring); 0: nothing.  *emptied: if there is more, an event will tell. */
 static uint32_t get(struct conn *c, char *p, uint32_t room, bool *emptied)
 {
     struct sx_ring *r = c->ring;
@@ -162,7 +162,7 @@ static void drain(struct conn *c, on_message *handle)
     } while (!emptied);
 }
 
-/* --------------------------------------------------------------------------------------------------- the closed loop */
+/* -------------------------------------------------------------------------------------------------- the closed loop */
 
 static void had_some(struct conn *c, on_message *handle, on_idle *next)
 {

@@ -1,6 +1,6 @@
 /*
- * guests.c - domains: their nodes, how they are introduced and how they die.  What the toolstack says goes over a socket
- * of its own.
+ * guests.c - domains: their nodes, how they are introduced and how they die.  What the toolstack says goes over a
+ * socket of its own.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -13,7 +13,7 @@ enum { PORT = 2 };                  /* what every guest offers */
 static struct conn dom0;
 static char said[PAYLOAD];
 
-/* ------------------------------------------------------------------------------------------------------ dom0's words */
+/* ----------------------------------------------------------------------------------------------------- dom0's words */
 
 /* One request at `p`, which counts as under way; returns its end. */
 static char *compose(char *p, enum op op, const char *pattern, uint32_t domid)
@@ -52,7 +52,7 @@ static void ask(enum op op, const char *pattern, uint32_t domid)
     took(now_ns() - asked);
 }
 
-/* -------------------------------------------------------------------------------------------------- come, and be gone */
+/* ------------------------------------------------------------------------------------------------ come, and be gone */
 
 /* What a guest finds, and what is its own. */
 static const struct { enum op op; const char *pattern; } home[] = {

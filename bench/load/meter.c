@@ -28,7 +28,7 @@ static uint64_t clock_ns(clockid_t clock)
 
 uint64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 
-/* ------------------------------------------------------------------------------------ what the kernel says it cost */
+/* ------------------------------------------------------------------------------------- what the kernel says it cost */
 
 /* The first number of each thread's schedstat. */
 static uint64_t thread_cpu_ns(const char *task)
@@ -124,7 +124,7 @@ void end(struct span *s)
     s->rss_end = rss_bytes();
 }
 
-/* --------------------------------------------------------------------------------------------- what was counted */
+/* ------------------------------------------------------------------------------------------------- what was counted */
 
 void took(uint64_t ns)
 {

@@ -1,6 +1,6 @@
 /*
- * traffic.c - kinds of load: owns paths, values, what a request looks like and what its reply must be.  Knows nothing of
- * how the bytes travel.
+ * traffic.c - kinds of load: owns paths, values, what a request looks like and what its reply must be.  Knows nothing
+ * of how the bytes travel.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -13,7 +13,7 @@ static uint32_t listing_len;
 
 enum { VALUE = 16, MARK = 8 };      /* bytes of a value, and of its part that stays when it is written again */
 
-/* ------------------------------------------------------------------------------------------------ paths and values */
+/* ------------------------------------------------------------------------------------------------- paths and values */
 
 const struct layout layouts[LAYOUTS] = {
     [AT_BENCH] = { "bench", "/local/domain/0/bench", 0, "k", 3, 1000 },
@@ -89,7 +89,7 @@ static char *value(char *p, uint32_t domid, uint32_t key, uint32_t id)
     return digits(mark(p, domid, key), id, VALUE - MARK);
 }
 
-/* --------------------------------------------------------------------------------------------------- kinds of load */
+/* ---------------------------------------------------------------------------------------------------- kinds of load */
 
 static uint32_t draw(const struct conn *c, uint32_t id)
 {
@@ -204,6 +204,12 @@ const struct load make_roots = { "make-roots", op_mkdir, path_root, false };
 const struct load drop_roots = { "drop-roots", op_rm, path_root, false };
 const struct load drop_made = { "drop-made", op_rm, path_made, false };
 
+/* The number of the node that request `id` writes. */
+static uint32_t key_of(const struct conn *c, uint32_t id)
+{
+    return load->path == path_nth ? id - c->base : load->transactional ? c->x : drawn_key(c, id);
+}
+
 char *render(const struct conn *c, uint32_t id, char *out)
 {
     enum op op = load->op(c, id);
@@ -216,7 +222,7 @@ char *render(const struct conn *c, uint32_t id, char *out)
         *p++ = 'T';
     *p++ = 0;
     if (op == WRITE)
-        p = value(p, c->domid, load->path == path_nth ? id - c->base : load->transactional ? c->x : drawn_key(c, id), id);
+        p = value(p, c->domid, key_of(c, id), id);
     else if (op == WATCH)
         *(p = digits(text(p, "token"), id - c->base, 5)) = 0, p++;
     h.len = (uint32_t)(p - body);
@@ -224,7 +230,7 @@ char *render(const struct conn *c, uint32_t id, char *out)
     return p;
 }
 
-/* --------------------------------------------------------------------------------------------------- check a reply */
+/* ---------------------------------------------------------------------------------------------------- check a reply */
 
 /* The first listing is looked at name by name; the others must be the same bytes. */
 static bool is_listing(const char *body, uint32_t len)

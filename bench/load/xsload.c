@@ -43,7 +43,7 @@ struct options opt;
 
 static bool load_is(const char *name) { return !strcmp(opt.workload, name); }
 
-/* -------------------------------------------------------------------------------------------------------- the runs */
+/* --------------------------------------------------------------------------------------------------------- the runs */
 
 static void chore(const struct load *what, uint64_t n)
 {
@@ -245,19 +245,21 @@ static void parse(int argc, char **argv)
     }
 }
 
-static bool is_one_of(const char *names)
+static bool is_one_of(const char *const *names)
 {
-    const char *at = strstr(names, opt.workload);
-    size_t n = strlen(opt.workload);
-
-    return n && at && (at == names || at[-1] == ' ') && (!at[n] || at[n] == ' ');
+    while (*names && !load_is(*names))
+        names++;
+    return *names;
 }
 
 /* What options mean together, for one run. */
 static void settle(void)
 {
-    if (!is_one_of(opt.domains ? "read write mixed directory churn rest introduce die"
-                                  : "read write mixed directory churn rest fill transaction hold"))
+    static const char *const everywhere[] = { "read", "write", "mixed", "directory", "churn", "rest", NULL };
+    static const char *const sockets[] = { "fill", "transaction", "hold", NULL };
+    static const char *const rings[] = { "introduce", "die", NULL };
+
+    if (!is_one_of(everywhere) && !is_one_of(opt.domains ? rings : sockets))
         errx(2, "--workload %s: there is no such one", opt.workload);
     if (opt.domains) {
         opt.at = &layouts[AT_OWN];
