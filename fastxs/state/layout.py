@@ -10,7 +10,22 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Literal
 
-__all__ = ["DOMID_INVALID", "IDENT", "LAYOUTS", "PREAMBLE", "ByteOrder", "Layout", "Type", "aligned"]
+__all__ = [
+    "BIG_ENDIAN",
+    "DOMID_INVALID",
+    "IDENT",
+    "LAYOUTS",
+    "PREAMBLE",
+    "RING",
+    "SOCKET",
+    "STALE",
+    "UNIQUE_ID",
+    "UNLIMITED",
+    "ByteOrder",
+    "Layout",
+    "Type",
+    "aligned",
+]
 
 IDENT: Final = b"xenstore"
 PREAMBLE: Final = struct.Struct(">8sII")

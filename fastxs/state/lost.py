@@ -6,13 +6,14 @@ Owns what C xenstored of each stream version can take over (read in 4.17 to 4.22
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from fastxs.state.model import Connection, Ring, State, Watch
 from fastxs.state.writer import Version
 
 __all__ = ["what_is_lost"]
 
-RECONNECTION = 1
+RECONNECTION: Final = 1
 """The feature bit that no C xenstored has."""
 
 
@@ -53,25 +54,21 @@ def _watch(connection: Connection, watch: Watch) -> str:
 
 
 def _quotas(state: State, version: Version) -> Iterator[str]:
-    reader = "C xenstored up to Xen 4.20 has" if version == 1 else "C xenstored of Xen 4.21 has, unlike 4.22,"
+    reader = "C xenstored up to Xen 4.20" if version == 1 else "C xenstored of Xen 4.21, unlike 4.22,"
     if state.quotas or state.global_quotas:
-        yield f"the quotas: {reader} those of its own command line"
-    own = sum(any(state.quotas.get(name) != value for name, value in domain.quotas.items()) for domain in state.domains)
+        yield f"the quotas: {reader} has those of its own command line"
+    own = sum(any(state.quotas.get(name) != value for name, value in each.quotas.items()) for each in state.domains)
     if own:
-        yield f"the own quotas of {own} domains: {reader} the same quotas for all"
+        yield f"the own quotas of {own} domains: {reader} has the same quotas for all"
 
 
 def _features(state: State, version: Version) -> Iterator[str]:
     rings = {connection.peer.domid for connection in state.connections if isinstance(connection.peer, Ring)}
-    told = [domain for domain in state.domains if domain.features and domain.domid in rings]
+    told = [domain.features for domain in state.domains if domain.features and domain.domid in rings]
     if told and version == 1:
         yield f"the features that {len(told)} domains were told of: C xenstored up to Xen 4.20 has none of them"
-    elif reconnecting := sum(bool((domain.features or 0) & RECONNECTION) for domain in told):
-        yield f"reconnection, which {reconnecting} domains were told of: no C xenstored does it"
-    early = [
-        domain
-        for domain in state.domains
-        if domain.domid not in rings and (domain.features is not None or domain.quotas)
-    ]
-    if early and version > 1:
-        yield f"what was set for {len(early)} domains that are not introduced: C xenstored knows introduced ones only"
+    elif n := sum(features & RECONNECTION for features in told):
+        yield f"reconnection, which {n} domains were told of: no C xenstored does it"
+    early = sum(domain.domid not in rings and bool(domain.features or domain.quotas) for domain in state.domains)
+    if early:
+        yield f"what was set for {early} domains that are not introduced: C xenstored is told of introduced ones only"

@@ -105,16 +105,17 @@ def _connection(connection: Connection, layout: Layout, version: Version) -> byt
     peer = connection.peer
     lengths = (len(connection.unread), connection.partial, len(connection.unsent))
     whose = f"connection {connection.id}"
+    unique_id = None
     if isinstance(peer, Ring):
+        unique_id = peer.unique_id if version > 1 else None
+        fields = 0 if unique_id is None else UNIQUE_ID
         target = DOMID_INVALID if peer.target is None else peer.target
-        fields = UNIQUE_ID if version > 1 and peer.unique_id is not None else 0
         body = _packed(whose, layout.ring, connection.id, RING, fields, peer.domid, target, peer.port, *lengths)
     else:
-        fields = 0
-        body = _packed(whose, layout.socket, connection.id, SOCKET, fields, peer.fd, *lengths)
+        body = _packed(whose, layout.socket, connection.id, SOCKET, 0, peer.fd, *lengths)
     body += connection.unread + connection.unsent
-    if fields and isinstance(peer, Ring) and peer.unique_id is not None:
-        body += PADDING[-len(body) & 7] + _packed(whose, layout.unique_id, peer.unique_id)
+    if unique_id is not None:
+        body += PADDING[-len(body) & 7] + _packed(whose, layout.unique_id, unique_id)
     return _record(layout, Type.CONNECTION_DATA, body)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from fastxs.state import Connection, Domain, Node, Perm, Ring, Socket, StreamError, Watch, read
@@ -77,27 +79,25 @@ def test_watches_belong_to_the_connections_before_them(hand: Hand) -> None:
 
 # The document has padding behind the depth, C xenstored 4.22 reads without.  It writes a third form: as if there
 # were no depth, in a record whose length counts one.
-@pytest.mark.parametrize("form", ["document", "4.22 reads", "4.22 writes"])
-@pytest.mark.parametrize("depth", [0, 1, 0xFFFE, 0xFFFF])
-@pytest.mark.parametrize("path", [b"/", b"/a", b"@releaseDomain", b"abc", b"abcd"])
-@pytest.mark.parametrize("token", [b"", b"t", b"/a", b"four", b"fives"])
-def test_a_watch_with_a_depth(hand: Hand, form: str, depth: int, path: bytes, token: bytes) -> None:
-    strings = path + b"\0" + token + b"\0"
-    fixed = hand.pack("IHH", 1, len(path) + 1, len(token) + 1)
-    if form == "4.22 writes":
-        length = len(hand.record(0, bytes(12) + strings)) - 8
-        record = hand.pack("II", WATCH_EXTENDED, length) + fixed + strings
-        record += bytes(-len(record) % 8)
-    else:
-        record = hand.record(
-            WATCH_EXTENDED,
-            fixed + hand.pack("HH" if form == "document" else "H", depth, *[0] * (form == "document")) + strings,
-        )
-    state = read(hand.stream(hand.socket(1, 11), record, hand.node(b"/", b"", (b"n", 0, 0))))
-    known = form != "4.22 writes" and depth != 0xFFFF
-    assert state.connections[0].watches == [Watch(path, token, depth if known else None)]
-    assert [node.path for node in state.nodes] == [b"/"], "the records behind it are found"
-    assert len(state.notes) == (form == "4.22 writes"), "whose depth is lost, and that is said"
+@pytest.mark.parametrize("form", ["as documented", "as 4.22 reads", "as 4.22 writes"])
+def test_a_watch_with_a_depth(hand: Hand, form: str) -> None:
+    paths, tokens = (b"/", b"/a", b"abc", b"@releaseDomain"), (b"", b"t", b"/a", b"four", b"fives")
+    for path, token, depth in product(paths, tokens, (0, 1, 0xFFFE, 0xFFFF)):
+        strings = path + b"\0" + token + b"\0"
+        fixed = hand.pack("IHH", 1, len(path) + 1, len(token) + 1)
+        if form == "as documented":
+            record = hand.record(WATCH_EXTENDED, fixed + hand.pack("HH", depth, 0) + strings)
+        elif form == "as 4.22 reads":
+            record = hand.record(WATCH_EXTENDED, fixed + hand.pack("H", depth) + strings)
+        else:
+            length = len(hand.record(0, fixed + bytes(4) + strings)) - 8
+            record = hand.pack("II", WATCH_EXTENDED, length) + fixed + strings
+            record += bytes(-len(record) % 8)
+        state = read(hand.stream(hand.socket(1, 11), record, hand.node(b"/", b"", (b"n", 0, 0))))
+        lost = form == "as 4.22 writes"
+        assert state.connections[0].watches == [Watch(path, token, None if lost or depth == 0xFFFF else depth)]
+        assert len(state.notes) == lost, "the loss is said"
+        assert [node.path for node in state.nodes] == [b"/"], "the records behind it are found"
 
 
 def test_open_transactions_are_only_named(hand: Hand) -> None:
