@@ -258,7 +258,7 @@ static void checks(struct guest *g)
 
         pace(15);
         say_all(c, 0, asks, g, OWN);
-        watch_await(watch(g, OWN), seen + 1);   /* at once, and for the write */
+        watch_await(watch(g, OWN), seen + 1, g->domid);   /* at once, and for the write */
         if (!over_socket)
             say(c, 0, &protected, g, 0);
         /* larger than the ring, both ways */
@@ -403,7 +403,7 @@ static void play(const struct side *s, struct conn *c, struct guest *g)
     n += (uint32_t)sprintf(payload + n, "%u", token(g, s->watch)) + 1;
     check(g->domid, request_bytes(c, WATCH, 0, payload, n), "watch the other side's state");
     while (mine != CLOSED_) {
-        watch_await(w, seen);
+        watch_await(w, seen, g->domid);
         seen = w->fired;
         n = spell(payload, s->others, g, 0);
         check(g->domid, request_bytes(c, READ, 0, payload, n), "read the other side's state");
@@ -443,7 +443,7 @@ static void handshake(struct guest *g)
         say_all(&dom0, 0, device, g, 0);
         fiber_start(play_backend, g);
         play(&frontend, &g->conn, g);
-        watch_await(watch(g, DONE), seen);
+        watch_await(watch(g, DONE), seen, g->domid);
         say_all(&dom0, 0, no_device, g, 0);
     }
 }
@@ -511,14 +511,14 @@ static void boot(struct guest *g)
         say_all(g->tools, 0, furnish, g, TOOLSTACK);
         introduce(g);
         say_all(&g->conn, 0, come_up, g, OWN);
-        watch_await(watch(g, OWN), told);       /* at once */
+        watch_await(watch(g, OWN), told, g->domid);       /* at once */
         told = watch(g, OWN)->fired;
         say(g->tools, 0, &power_off, g, 0);
-        watch_await(watch(g, OWN), told);
+        watch_await(watch(g, OWN), told, g->domid);
         say_all(&g->conn, 0, go_down, g, 0);
         seen = watch(g, TOOLSTACK)->fired;
         sxg_shutdown(&G, g->domid, 1);
-        watch_await(watch(g, TOOLSTACK), seen);
+        watch_await(watch(g, TOOLSTACK), seen, g->domid);
         end(g);
         ended(g);
         say_all(g->tools, 0, forget, g, TOOLSTACK);
@@ -560,7 +560,7 @@ static void storm(struct guest *g)
     }
     seen = watch(g, TOOLSTACK)->fired;
     say(&g->conn, 0, &last, g, 0);
-    watch_await(watch(g, TOOLSTACK), seen);     /* events may be merged, but none is lost */
+    watch_await(watch(g, TOOLSTACK), seen, g->domid);     /* events may be merged, but none is lost */
 }
 
 const struct workload workloads[] = {

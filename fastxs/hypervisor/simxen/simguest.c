@@ -104,8 +104,9 @@ static void tick(void)
     if (!phase.name || (told && now - told < report_s * 1e9))
         return;
     if (json)
-        printf("{\"phase\": \"%s\", \"done\": %u, \"of\": %u, \"seconds\": %.1f, \"limit\": %.1f}\n", phase.name, phase.done,
-               n_guests, (double)(now - phase.began_ns) / 1e9, phase.act == workload->work ? limit_s : -1);
+        printf("{\"phase\": \"%s\", \"done\": %u, \"of\": %u, \"seconds\": %.1f, \"limit\": %.1f}\n", phase.name,
+               phase.done, n_guests, (double)(now - phase.began_ns) / 1e9,
+               phase.act == workload->work ? limit_s : -1);
     else if (told && measured.began_ns && !measured.ended_ns)
         printf("%5.0f s: %u guests, %.0f requests/s, %lu requests, %lu watch events, %lu failures\n",
                (double)(now - measured.began_ns) / 1e9, n_guests,

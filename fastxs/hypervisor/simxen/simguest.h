@@ -64,10 +64,11 @@ struct conn {                           /* a peer's connection to the daemon */
     struct ask *first, **end;           /* requests without an answer, in their order */
     char *out, *rest;                   /* what the daemon has not taken; what is no whole message yet */
     uint32_t out_len, rest_len;
+    int waits_for_room;
     struct conn *next, **at;            /* in the list of those that are open */
 };
 
-struct watch { unsigned fired; struct fiber *waiter; };
+struct watch { unsigned fired; struct fiber *waiter; uint32_t domid; };   /* domid: who waits */
 
 extern struct sxg G;
 extern const char *socket_path;
@@ -79,7 +80,8 @@ extern unsigned long failures, late;
 extern double rate;                     /* requests per second, all together; 0: no limit */
 extern int verbose;
 
-void talk_open(unsigned watches, int patient);  /* so many watches, numbered from 0; `patient`: notifications get lost */
+/* So many watches, numbered from 0; `patient`: notifications get lost. */
+void talk_open(unsigned watches, int patient);
 void measure(int on);                   /* count from now on, from nothing; or no longer */
 /* The loop, until every fiber has ended; `tick` is called before each sleep. */
 void talk_run(void (*tick)(void));
@@ -101,7 +103,8 @@ int refused(const char *word);
 int check(uint32_t domid, int ok, const char *what);
 
 struct watch *watch_of(unsigned number);        /* whose token is this number */
-void watch_await(struct watch *w, unsigned seen); /* until it has fired more than `seen` times */
+/* Until it has fired more than `seen` times. */
+void watch_await(struct watch *w, unsigned seen, uint32_t domid);
 void watch_fire(struct watch *w);               /* by hand, to tell another fiber */
 
 /* The time that `part` (0..1) of the answers stayed below, in us. */

@@ -170,24 +170,22 @@ static void flush(struct conn *c)
 {
     uint32_t n;
 
-    if (!c->out_len)
-        return;
-    n = push(c, c->out, c->out_len);
-    memmove(c->out, c->out + n, c->out_len -= n);
-    if (c->kind == SOCKET)
-        loop_watch_room(c->fd, &c->source, c->out_len != 0);
+    if (c->out_len) {
+        n = push(c, c->out, c->out_len);
+        memmove(c->out, c->out + n, c->out_len -= n);
+    }
+    if (c->kind == SOCKET && c->waits_for_room != (c->out_len != 0)) {
+        c->waits_for_room = c->out_len != 0;
+        loop_watch_room(c->fd, &c->source, c->waits_for_room);
+    }
 }
 
 /* What dom0 says in one round of the loop goes together; guests' words go at once. */
 static void put(struct conn *c, const char *data, uint32_t n)
 {
-    uint32_t k = c == &dom0 || c->out_len ? 0 : push(c, data, n);
-
-    if (k == n)
-        return;
-    keep(&c->out, &c->out_len, data + k, n - k);
-    if (c != &dom0 && c->kind == SOCKET)
-        loop_watch_room(c->fd, &c->source, 1);
+    keep(&c->out, &c->out_len, data, n);
+    if (c != &dom0)
+        flush(c);
 }
 
 static void hand_over(struct conn *c, const struct message *m, const char *payload)
@@ -297,6 +295,7 @@ static void silence(void)
 
     for (c = quiet_ns == LOST_NS ? conns : NULL; c; c = next) {
         next = c->next;
+        flush(c);
         late += pull(c);
     }
     silent_ns += quiet_ns;
@@ -308,7 +307,7 @@ static void silence(void)
             fprintf(stderr, "domain %u: FAILED: no answer to %s\n", c->domid, operation_names[c->first->type]);
     for (d = 0; d < n_watches; d++)
         if (watches[d].waiter && failures++ < TOLD)
-            fprintf(stderr, "domain %u: FAILED: a watch did not fire\n", first_domid + d / WATCHES);
+            fprintf(stderr, "domain %u: FAILED: a watch did not fire\n", watches[d].domid);
     if (failures != before)
         die("the daemon has not stirred for %llu s", PATIENCE_NS / NS_PER_S);
 }
@@ -428,8 +427,9 @@ struct watch *watch_of(unsigned number)
     return &watches[number < n_watches ? number : n_watches];
 }
 
-void watch_await(struct watch *w, unsigned seen)
+void watch_await(struct watch *w, unsigned seen, uint32_t domid)
 {
+    w->domid = domid;
     while (w->fired <= seen) {
         w->waiter = fiber_self();
         fiber_wait();
