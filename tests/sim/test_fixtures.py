@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -125,6 +126,7 @@ def test_each(xenstored):
 def test_a_name_of_ours(request):
     assert request.config.getoption("xenstored")
 """
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "simulator.md"
 NOTHING = """
 import sys
 
@@ -160,6 +162,12 @@ plugged_in = pytest.mark.skipif(not PLUGGED_IN, reason="fastxs was installed wit
 def test_any_project_has_the_fixtures(run: Run, options: list[str]) -> None:
     skipped = ", 1 skipped" if available("c") else ""
     assert run(CONVERSATION, *options).startswith(f"{4 if skipped else 5} passed{skipped}")
+
+
+@plugged_in
+def test_what_the_documentation_shows(run: Run) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert run("import errno, pytest\n" + example).startswith("2 passed")
 
 
 @plugged_in
