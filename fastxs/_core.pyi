@@ -36,6 +36,12 @@ class ControlError(Exception):
 class Border:
     """The hypervisor as the Engine sees it.  `fastxs.hypervisor.border.Hypervisor` is the real one."""
 
+class Image:
+    """What outlives the process, as the Engine sees it.  `fastxs.storage.image.Image` is the real one."""
+
+TRIALS: Final[tuple[str, ...]]
+"""Points of a turn at which `Engine(trial="NAME:COUNT")` kills the process, when it gets there for the COUNTth time."""
+
 @final
 class Engine:
     """The data plane: connections, store, watches, transactions; one instance serves one host.
@@ -50,12 +56,15 @@ class Engine:
         self,
         *,
         border: Border | None = None,
+        image: Image | None = None,
+        sockets: Sequence[int] = (),
         control: Callable[[int, int, list[bytes]], bytes] | None = None,
         notice: Callable[[list[Notice]], None] | None = None,
         priv_domid: int = 0,
         store_domid: int = 0,
         keep_orphans: bool = False,
         linger_us: int = 2000,
+        trial: str = "",
     ) -> None: ...
 
     # -- the loop ---------------------------------------------------------------------------
@@ -69,6 +78,8 @@ class Engine:
     # -- connections ------------------------------------------------------------------------
     def listen(self, fd: int) -> None:
         """Accept on this listening unix socket (the Engine owns the descriptor from now on)."""
+    def keep(self, fd: int) -> None:
+        """Every accepted connection goes into the store behind this datagram socket first (the Engine owns it)."""
     def unlisten(self) -> None:
         """Close the listening socket; connections go on."""
     def adopt(self, fd: int) -> int:

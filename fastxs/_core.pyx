@@ -62,6 +62,10 @@ cdef tuple COUNTER_NAMES = (
 cdef dict SWITCHES = {"obj": TRACE_OBJ, "io": TRACE_IO, "wrl": TRACE_WRL, "acc": TRACE_ACC, "tdb": TRACE_TDB}
 
 
+TRIALS = ("gathered", "received", "applied", "stored", "committed", "begun", "copied", "indexed", "sent", "published",
+          "recovered")
+
+
 class ControlError(Exception):
     """Raised by a CONTROL callback to answer with an error word: `ControlError("EINVAL")`."""
 
@@ -95,7 +99,7 @@ cdef class Engine:
         self.s = NULL
 
     def __init__(self, *, border=None, image=None, sockets=(), control=None, notice=None, priv_domid=0, store_domid=0,
-                 keep_orphans=False, linger_us=2000):
+                 keep_orphans=False, linger_us=2000, trial=""):
         cdef Store *s
         cdef int error
         cdef uint64_t secret = 0
@@ -113,6 +117,12 @@ cdef class Engine:
         if s == NULL:
             raise MemoryError
         s.keep_orphans = keep_orphans
+        if trial:
+            point, _, count = trial.partition(":")
+            if point not in TRIALS:
+                raise ValueError("no point %r to try a crash at: there are %s" % (point, " ".join(TRIALS)))
+            s.trial_at = 1 + TRIALS.index(point)
+            s.trial_count = int(count or 1)
         s.linger_ns = <uint64_t>linger_us * 1000
         s.engine = <void *>self
         s.control = call_control
@@ -254,6 +264,12 @@ cdef class Engine:
         cdef int error = plane_listen(self.store(), fd)
         if error:
             raise OSError(error, "cannot watch the listening socket: " + strerror(error).decode())
+
+    def keep(self, int fd):
+        cdef Store *s = self.store()
+        if s.keep_fd >= 0:
+            close(s.keep_fd)
+        s.keep_fd = fd
 
     def unlisten(self):
         cdef Store *s = self.store()

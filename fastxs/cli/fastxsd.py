@@ -140,6 +140,8 @@ FLAGS: Final = (
     Flag("", "check-config", "", "print the configuration that would be used, as TOML", _nothing),
     Flag("", "socket", "FILE", "listen there", _path("daemon", "socket")),
     Flag("", "sim", "", "use the pretend hypervisor: no Xen is needed", lambda _: {"hypervisor": {"sim": True}}),
+    Flag("", "durability", "NAME", "process (the store survives the daemon) or none",
+         lambda value: {"daemon": {"durability": value}}),
     Flag("", "loop", "NAME", "auto, uvloop or asyncio", lambda value: {"daemon": {"loop": value}}),
     Flag("", "log-level", "LEVEL", "debug, info, warning or error", lambda value: {"log": {"level": value}}),
     Flag("", "log-format", "FORMAT", "auto, console or json", lambda value: {"log": {"format": value}}),

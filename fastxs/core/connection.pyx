@@ -22,6 +22,7 @@ from fastxs.core.ring cimport (RING_INDEX, Page, ring_copy_in, ring_copy_out, ri
 from fastxs.core.slots cimport (lasting, out_free, slot_begun, slot_claim, slot_read, slot_reading, slot_release,
                                 slot_writing, slot_written)
 from fastxs.core.trace cimport trace_object
+from fastxs.core.trial cimport AT_COPIED, AT_INDEXED, AT_RECEIVED, AT_SENT, at_point
 from fastxs.core.transactions cimport txs_drop
 from fastxs.core.watches cimport watches_drop
 from fastxs.core.wire cimport FEATURE_RECONNECTION
@@ -259,6 +260,7 @@ cdef ssize_t socket_read(Store *s, Conn *conn, char *out, uint32_t room) noexcep
     while n < 0 and errno == EINTR:
         n = recv(conn.fd, out, room, MSG_DONTWAIT)
     error = errno
+    at_point(s, AT_RECEIVED)
     if lasts and not slot_read(s, conn, out, <uint32_t>n if n > 0 else 0):
         conn.flags |= CONN_DEAD                 # no room to keep what it asks for
     set_errno(error)
@@ -310,6 +312,7 @@ cdef void socket_write(Store *s, Conn *conn) noexcept nogil:
         if lasts:
             slot_writing(s, conn)
         n = send(conn.fd, conn.out.data + conn.out.pos, waiting(conn), MSG_DONTWAIT | MSG_NOSIGNAL)
+        at_point(s, AT_SENT)
         if n > 0:
             conn.out.pos += <uint32_t>n
         if lasts:
@@ -374,7 +377,9 @@ cdef void ring_write(Store *s, Conn *conn) noexcept nogil:
         s.counter[C_BYTES_OUT] += n
     if conn.notify:
         conn.notify = False
+        at_point(s, AT_COPIED)
         ring_publish(page, conn.req_cons, conn.rsp_prod)
+        at_point(s, AT_INDEXED)
         s.border.notify(s.border.self, conn.port)
         # Until it sees our index a guest takes us for busy and does not notify: look once more for what it put in
         # meanwhile, and for room that it made.

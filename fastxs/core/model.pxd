@@ -26,6 +26,7 @@ cdef enum:
     READ_MAX = 65536
     WINDOWS = 3                 # peers that are read ahead of the one that is served
     PORTS_MAX = 4096
+    FRESH_MAX = 64              # connections accepted at a time; one message carries 253 descriptors at most
 
 # ---- heap and tables -------------------------------------------------------------------------
 
@@ -573,6 +574,8 @@ cdef struct Store:
     uint32_t recoveries
     Buf orphans                 # owned; uint64_t births of records whose parent left the tree, to be removed
     bint restoring              # what happens now is in the image already
+    uint32_t trial_at           # a crash is tried (core/trial): at this point; 0: none
+    uint32_t trial_count        # when it is reached so many times
     bint fatal                  # the image could not be told: nothing leaves any more
     # connections
     Conn **conn                 # owned; by index
@@ -584,6 +587,9 @@ cdef struct Store:
     uint32_t next_serial
     int epoll_fd                # the Engine's set; -1: peers in memory only
     int listen_fd
+    int keep_fd                 # owned; datagrams to whoever keeps the clients' sockets beyond our end; -1: nobody
+    int *fresh                  # owned; FRESH_MAX sockets that were accepted and not kept yet
+    uint32_t fresh_count
     bint deaf                   # no descriptors left: not accepting until a connection closes, or until
     uint64_t deaf_ns
     int wake_fd                 # eventfd in the set: work is carried over

@@ -27,6 +27,7 @@ from fastxs.core.perms cimport perms_drop, perms_restore
 from fastxs.core.slots cimport out_room, slot_newest
 from fastxs.core.transactions cimport tx_restore
 from fastxs.core.tree cimport Saved, tree_begin, tree_restore
+from fastxs.core.trial cimport AT_RECOVERED, at_point
 from fastxs.core.watches cimport watch_add
 
 LAYOUT = layout()
@@ -374,6 +375,7 @@ cdef int recover_store(Store *s, Adopted *adopted, uint32_t count) noexcept nogi
     journal_meta(s)
     meet_domains(s)
     wake_peers(s)
+    at_point(s, AT_RECOVERED)
     return 0
 
 

@@ -14,6 +14,7 @@ from libc.string cimport memchr, memcpy, memset, strlen
 
 from fastxs.core.domains cimport domain_aim, domain_introduce, domain_know, domain_remove, domain_record, limit_set
 from fastxs.core.heap cimport at, buf_add, buf_room, fx_hash
+from fastxs.core.journal cimport NodeRecord, Record
 from fastxs.core.model cimport (ACE_STALE, CONN_WAITED, C_COMMITS, C_CONFLICTS, C_ERRORS, C_REPLAYS, C_REQUESTS,
                                 DOMIDS, DOMID_ANY, DOMID_SELF, OPS, PAYLOAD_MAX, QUOTAS, Q_MEMORY, Q_NODES,
                                 Q_NODE_SIZE, Q_PATH, Q_PERMS, Q_TRANSACTIONS, Q_WATCHES, RIGHT_OWNER, RIGHT_READ,
@@ -44,6 +45,9 @@ cdef enum:
     FLAG_TX = 2                 # works on what its transaction sees; done again at commit
     FLAG_NOTID = 4              # does not look at tx_id at all (XSA-115)
     FLAG_WRITE = 8              # changes nodes
+    FLAG_GROWS = 16             # what the image holds; refused with ENOSPC where it has no room
+    FLAG_SHRINKS = 32           # what the image holds, for which a little room is kept
+    SPARE = 64                  # records; so much
     STARVED = 3                 # EAGAINs in a row before others have to let a peer pass
     GUARD_NS = 5000000          # and for how long, at the most
     LOG_LONG = 2048             # entries: about a millisecond
@@ -990,29 +994,29 @@ TABLE[<int>XS_CONTROL] = Operation(do_control, FLAG_PRIV)
 TABLE[<int>XS_DIRECTORY] = Operation(do_directory, FLAG_TX)
 TABLE[<int>XS_READ] = Operation(do_read, FLAG_TX)
 TABLE[<int>XS_GET_PERMS] = Operation(do_get_perms, FLAG_TX)
-TABLE[<int>XS_WATCH] = Operation(do_watch, FLAG_NOTID)
-TABLE[<int>XS_UNWATCH] = Operation(do_unwatch, FLAG_NOTID)
-TABLE[<int>XS_TRANSACTION_START] = Operation(do_transaction_start, 0)
-TABLE[<int>XS_TRANSACTION_END] = Operation(do_transaction_end, 0)
-TABLE[<int>XS_INTRODUCE] = Operation(do_introduce, FLAG_PRIV)
-TABLE[<int>XS_RELEASE] = Operation(do_release, FLAG_PRIV)
+TABLE[<int>XS_WATCH] = Operation(do_watch, FLAG_NOTID | FLAG_GROWS)
+TABLE[<int>XS_UNWATCH] = Operation(do_unwatch, FLAG_NOTID | FLAG_SHRINKS)
+TABLE[<int>XS_TRANSACTION_START] = Operation(do_transaction_start, FLAG_GROWS)
+TABLE[<int>XS_TRANSACTION_END] = Operation(do_transaction_end, FLAG_SHRINKS)
+TABLE[<int>XS_INTRODUCE] = Operation(do_introduce, FLAG_PRIV | FLAG_GROWS)
+TABLE[<int>XS_RELEASE] = Operation(do_release, FLAG_PRIV | FLAG_SHRINKS)
 TABLE[<int>XS_GET_DOMAIN_PATH] = Operation(do_get_domain_path, 0)
-TABLE[<int>XS_WRITE] = Operation(do_write, FLAG_TX | FLAG_WRITE)
-TABLE[<int>XS_MKDIR] = Operation(do_mkdir, FLAG_TX | FLAG_WRITE)
-TABLE[<int>XS_RM] = Operation(do_rm, FLAG_TX | FLAG_WRITE)
-TABLE[<int>XS_SET_PERMS] = Operation(do_set_perms, FLAG_TX | FLAG_WRITE)
+TABLE[<int>XS_WRITE] = Operation(do_write, FLAG_TX | FLAG_WRITE | FLAG_GROWS)
+TABLE[<int>XS_MKDIR] = Operation(do_mkdir, FLAG_TX | FLAG_WRITE | FLAG_GROWS)
+TABLE[<int>XS_RM] = Operation(do_rm, FLAG_TX | FLAG_WRITE | FLAG_SHRINKS)
+TABLE[<int>XS_SET_PERMS] = Operation(do_set_perms, FLAG_TX | FLAG_WRITE | FLAG_GROWS)
 TABLE[<int>XS_WATCH_EVENT] = Operation(NULL, 0)
 TABLE[<int>XS_ERROR] = Operation(NULL, 0)
 TABLE[<int>XS_IS_DOMAIN_INTRODUCED] = Operation(do_is_domain_introduced, FLAG_PRIV)
-TABLE[<int>XS_RESUME] = Operation(do_resume, FLAG_PRIV)
-TABLE[<int>XS_SET_TARGET] = Operation(do_set_target, FLAG_PRIV)
+TABLE[<int>XS_RESUME] = Operation(do_resume, FLAG_PRIV | FLAG_SHRINKS)
+TABLE[<int>XS_SET_TARGET] = Operation(do_set_target, FLAG_PRIV | FLAG_GROWS)
 TABLE[20] = Operation(NULL, 0)            # RESTRICT, gone since Xen 4.9
-TABLE[<int>XS_RESET_WATCHES] = Operation(do_reset_watches, 0)
+TABLE[<int>XS_RESET_WATCHES] = Operation(do_reset_watches, FLAG_SHRINKS)
 TABLE[<int>XS_DIRECTORY_PART] = Operation(do_directory_part, FLAG_TX)
 TABLE[<int>XS_GET_FEATURE] = Operation(do_get_feature, 0)
-TABLE[<int>XS_SET_FEATURE] = Operation(do_set_feature, FLAG_PRIV)
+TABLE[<int>XS_SET_FEATURE] = Operation(do_set_feature, FLAG_PRIV | FLAG_GROWS)
 TABLE[<int>XS_GET_QUOTA] = Operation(do_get_quota, FLAG_PRIV)
-TABLE[<int>XS_SET_QUOTA] = Operation(do_set_quota, FLAG_PRIV)
+TABLE[<int>XS_SET_QUOTA] = Operation(do_set_quota, FLAG_PRIV | FLAG_GROWS)
 
 
 # ---- one request --------------------------------------------------------------------------------------------
@@ -1026,6 +1030,8 @@ cdef int dispatch(Store *s, Req *r) noexcept nogil:
     s.op[r.type] += 1
     if op.flags & FLAG_PRIV and not r.conn.privileged:
         return EACCES
+    if s.image != NULL and op.flags & (FLAG_GROWS | FLAG_SHRINKS) and not admits(s, r, op):
+        return ENOSPC
     if r.tx_id == 0 or op.flags & FLAG_NOTID:
         return op.handler(s, r)
     tx = r.tx = tx_find(r.conn, r.tx_id)
@@ -1034,6 +1040,39 @@ cdef int dispatch(Store *s, Req *r) noexcept nogil:
     if not op.flags & FLAG_TX:
         return op.handler(s, r)
     return in_transaction(s, r, op)
+
+
+cdef uint32_t components(const char *path, uint32_t n) noexcept nogil:
+    """That a change at this path may create, with those of a relative one's home."""
+    cdef uint32_t i, count = 4
+    for i in range(n):
+        if path[i] == 0:
+            break
+        count += path[i] == c'/'
+    return count
+
+
+cdef bint admits(Store *s, Req *r, const Operation *op) noexcept nogil:
+    """Is there room in the image for whatever this may change?  The last pages are kept for what makes room."""
+    cdef uint32_t records = s.journal_count + 4 + (SPARE if op.flags & FLAG_GROWS else 0)
+    cdef uint64_t bytes = <uint64_t>s.journal.len + r.len
+    cdef LogEntry *e
+    cdef Tx *tx
+    cdef uint32_t i = 0
+    if r.type == XS_TRANSACTION_END:
+        tx = tx_find(r.conn, r.tx_id)
+        while tx != NULL and i < tx.log.len:
+            e = <LogEntry *>(tx.log.data + i)
+            if TABLE[e.op].flags & FLAG_WRITE:
+                records += components(<char *>e + sizeof(LogEntry), e.len)
+            i += <uint32_t>sizeof(LogEntry) + ((e.len + 7) & ~7)
+        bytes += tx.log.len if tx != NULL else 0
+    elif op.flags & FLAG_WRITE:
+        if r.tx_id:
+            return True                         # its end asks for all of it
+        records += components(r.data, r.len)
+    bytes += <uint64_t>records * (sizeof(Record) + sizeof(NodeRecord))
+    return s.image.admits(s.image.self, records, bytes)
 
 
 cdef int in_transaction(Store *s, Req *r, const Operation *op) noexcept nogil:

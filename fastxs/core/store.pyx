@@ -22,7 +22,7 @@ cdef Store *store_new(uint64_t secret, uint32_t priv_domid, uint32_t store_domid
     cdef uint32_t i
     if s == NULL:
         return NULL
-    s.epoll_fd = s.listen_fd = s.wake_fd = s.timer_fd = s.trace_fd = s.slots.fd = -1
+    s.epoll_fd = s.listen_fd = s.wake_fd = s.timer_fd = s.trace_fd = s.keep_fd = s.slots.fd = -1
     s.secret = secret
     s.priv_domid = priv_domid
     s.store_domid = store_domid

@@ -13,7 +13,7 @@ The set is watched by the process's loop.  While traffic is dense the Engine doe
 loop between turns but sleeps in its own set, a timer in it bounding the stay: a request then costs one
 wait, one read and one write (PERF 4a: the nested wait is 1.2 us at depth 1).
 """
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ENOMEM, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ENOBUFS, ENOMEM, ETOOMANYREFS, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcpy, memset
@@ -26,7 +26,7 @@ from fastxs.core.domains cimport domains_check
 from fastxs.core.heap cimport buf_add, buf_free
 from fastxs.core.model cimport (CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN_GONE, CONN_HUP, CONN_IGNORED,
                                 CONN_MORE, CONN_READY, CONN_WAITED, CONN_WAITS, CONN_WANTOUT, C_ACCEPTED, C_TURNS,
-                                C_WAITS, HEADER, KIND_RING, KIND_SOCKET, PAYLOAD_MAX, PORTS_MAX, READ_MAX,
+                                C_WAITS, FRESH_MAX, HEADER, KIND_RING, KIND_SOCKET, PAYLOAD_MAX, PORTS_MAX, READ_MAX,
                                 SAY_ACCEPT, WINDOW, WINDOWS, Conn, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, out_is_full, out_refill
 from fastxs.core.quota cimport say
@@ -35,6 +35,8 @@ from fastxs.core.ring cimport RING_PROTO
 from fastxs.core.requests cimport must_wait, serve
 from fastxs.core.slots cimport lasting, slot_store, slots_settle
 from fastxs.core.trace cimport trace_flush
+from fastxs.core.trial cimport (AT_APPLIED, AT_BEGUN, AT_COMMITTED, AT_GATHERED, AT_PUBLISHED, AT_STORED,
+                                at_point)
 from fastxs.core.tree cimport LARGE, Hint, hint_nodes, hint_path, reclaim
 from fastxs.core.wire cimport Header
 
@@ -77,17 +79,45 @@ cdef extern from "sys/timerfd.h" nogil:
 cdef extern from "sys/socket.h" nogil:
     enum:
         SOCK_CLOEXEC
+        SOL_SOCKET
+        SCM_RIGHTS
+        SHUT_RDWR
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+    cmsghdr *CMSG_FIRSTHDR(msghdr *m)
+    unsigned char *CMSG_DATA(cmsghdr *c)
+    size_t CMSG_SPACE(size_t n)
+    size_t CMSG_LEN(size_t n)
+    ssize_t sendmsg(int fd, const msghdr *m, int flags)
+    int shutdown(int fd, int how)
     int accept4(int fd, void *address, void *size, int flags)
+
+# FDSTORE of sd_notify(3); without FDPOLL=0, so that the keeper drops a socket that hung up.
+cdef const char *KEEP = b"FDSTORE=1\nFDNAME=c"
+cdef size_t KEEP_LEN = 18
 
 cdef enum:
     EVENTS = 256                # of one wait
     SHARE = 64                  # requests of one peer in one turn
-    ACCEPTS = 64                # new connections in one turn
     FIRST = 1                   # peers that are served before anything leaves, after a sleep
     BATCH = 64                  # and else: what was served first need not wait for thousands
     KEEP_JOURNAL = 1 << 20      # a larger one is not kept
     RECLAIM_TURN = 1024         # nodes that were removed, given back at a turn's end
     DEAF_NS = 100000000         # then try again to accept
+    KEEP_NS = 5000000           # and when it was the keeper that could take no more
+    CMSG_ROOM = 512             # for FRESH_MAX descriptors
     STAY_NS = 1000000           # traffic is dense if the loop comes back within a millisecond
 
 cdef enum:                      # epoll_data: a connection's (serial << 32 | index), or one of these
@@ -119,7 +149,8 @@ cdef int plane_open(Store *s) noexcept nogil:
     s.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
     s.window = <char *>malloc(WINDOWS * WINDOW)
     s.ports = <uint32_t *>malloc(PORTS_MAX * sizeof(uint32_t))
-    if s.window == NULL or s.ports == NULL:
+    s.fresh = <int *>malloc(FRESH_MAX * sizeof(int))
+    if s.window == NULL or s.ports == NULL or s.fresh == NULL:
         return ENOMEM
     if s.epoll_fd < 0 or s.wake_fd < 0 or s.timer_fd < 0:
         return errno
@@ -141,6 +172,11 @@ cdef void plane_close(Store *s) noexcept nogil:
         close(s.wake_fd)
     if s.timer_fd >= 0:
         close(s.timer_fd)
+    if s.keep_fd >= 0:
+        close(s.keep_fd)
+    for i in range(s.fresh_count):
+        close(s.fresh[i])
+    free(s.fresh)
     free(s.window)
     free(s.ports)
     free(s.conn)
@@ -187,29 +223,80 @@ cdef void want_out(Store *s, Conn *conn, bint want) noexcept nogil:
 
 # ---- gather -------------------------------------------------------------------------------------------
 
+cdef void go_deaf(Store *s, uint64_t ns) noexcept nogil:
+    """Those who want to connect wait in the listening socket's queue."""
+    epoll_ctl(s.epoll_fd, EPOLL_CTL_DEL, s.listen_fd, NULL)
+    s.deaf = True
+    s.deaf_ns = now() + ns
+    rearm(s, 0)
+
+
+cdef bint keep_fresh(Store *s) noexcept nogil:
+    """Before a connection is served, its socket is where it outlives us; False: not yet.
+
+    A datagram that was sent is not lost, whoever dies; the keeper reads its queue before it starts us again.
+    """
+    cdef char[CMSG_ROOM] control
+    cdef iovec io
+    cdef msghdr m
+    cdef cmsghdr *c
+    if s.fresh_count == 0 or s.keep_fd < 0:
+        return True
+    memset(&m, 0, sizeof(m))
+    memset(control, 0, sizeof(control))
+    io.iov_base = <void *>KEEP
+    io.iov_len = KEEP_LEN
+    m.msg_iov = &io
+    m.msg_iovlen = 1
+    m.msg_control = control
+    m.msg_controllen = CMSG_SPACE(s.fresh_count * sizeof(int))
+    c = CMSG_FIRSTHDR(&m)
+    c.cmsg_level = SOL_SOCKET
+    c.cmsg_type = SCM_RIGHTS
+    c.cmsg_len = CMSG_LEN(s.fresh_count * sizeof(int))
+    memcpy(CMSG_DATA(c), s.fresh, s.fresh_count * sizeof(int))
+    if sendmsg(s.keep_fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0:
+        return True
+    if errno == EAGAIN or errno == ENOBUFS or errno == ENOMEM or errno == ETOOMANYREFS:
+        go_deaf(s, KEEP_NS)                     # its queue is full
+        return False
+    say(s, SAY_ACCEPT, NULL, 0, b"nobody keeps the clients' sockets any more", 42, 0)
+    close(s.keep_fd)
+    s.keep_fd = -1
+    return True
+
+
+cdef void greet_fresh(Store *s) noexcept nogil:
+    cdef Conn *conn
+    cdef uint32_t i
+    if not keep_fresh(s):
+        return
+    for i in range(s.fresh_count):
+        conn = conn_new(s, KIND_SOCKET, s.fresh[i], s.store_domid)
+        if conn == NULL:
+            shutdown(s.fresh[i], SHUT_RDWR)
+            close(s.fresh[i])
+        elif plane_add(s, conn):
+            conn_close(s, conn)
+        else:
+            s.counter[C_ACCEPTED] += 1
+    s.fresh_count = 0
+
+
 cdef void accept_some(Store *s) noexcept nogil:
     cdef int fd
-    cdef Conn *conn
-    for _ in range(ACCEPTS):
+    while s.fresh_count < FRESH_MAX:
         fd = accept4(s.listen_fd, NULL, NULL, SOCK_CLOEXEC)
         if fd < 0:
             if errno == EINTR or errno == ECONNABORTED:
                 continue
             if errno != EAGAIN:                 # no descriptors or memory: those that wait are served later
                 say(s, SAY_ACCEPT, NULL, 0, b"no descriptors for another connection", 37, 0)
-                epoll_ctl(s.epoll_fd, EPOLL_CTL_DEL, s.listen_fd, NULL)
-                s.deaf = True
-                s.deaf_ns = now() + DEAF_NS
-                rearm(s, 0)
-            return
-        conn = conn_new(s, KIND_SOCKET, fd, s.store_domid)
-        if conn == NULL:
-            close(fd)
-            return
-        if plane_add(s, conn):
-            conn_close(s, conn)
-            return
-        s.counter[C_ACCEPTED] += 1
+                go_deaf(s, DEAF_NS)
+            break
+        s.fresh[s.fresh_count] = fd
+        s.fresh_count += 1
+    greet_fresh(s)
 
 
 cdef void take_port(Store *s, uint32_t port) noexcept nogil:
@@ -465,6 +552,7 @@ cdef void seal(Store *s) noexcept nogil:
         if lasting(s, conn) and slot_store(s, conn, turn):
             conn.flags |= CONN_DEAD | CONN_GONE
         conn = conn.dirty_next
+    at_point(s, AT_STORED)
     if s.journal.len:
         if s.fatal or s.image.commit(s.image.self, s.journal.data, s.journal.len):
             s.fatal = True
@@ -472,6 +560,7 @@ cdef void seal(Store *s) noexcept nogil:
         s.journal_count = 0
         if s.journal.cap > KEEP_JOURNAL:
             buf_free(&s.journal)
+    at_point(s, AT_COMMITTED)
     slots_settle(s)
 
 
@@ -489,6 +578,7 @@ cdef void publish(Store *s) noexcept nogil:
     while s.begins and conn != NULL:
         ring_set_up(s, conn)
         conn = conn.dirty_next
+    at_point(s, AT_BEGUN)
     if s.trace.len:
         trace_flush(s)                          # a line is there before the answer is
     while s.dirty != NULL:
@@ -511,6 +601,7 @@ cdef void hear(Store *s) noexcept nogil:
     s.deaf = False
     if s.listen_fd >= 0:
         watch_fd(s, s.listen_fd, TAG_LISTEN, EPOLLIN)
+    greet_fresh(s)
 
 
 cdef void conn_gone(Store *s, Conn *conn) noexcept nogil:
@@ -521,6 +612,8 @@ cdef void conn_gone(Store *s, Conn *conn) noexcept nogil:
         return                                  # it stands in a list: its turn to go comes with that
     if conn.fd >= 0:                            # somebody else may hold the descriptor too
         epoll_ctl(s.epoll_fd, EPOLL_CTL_DEL, conn.fd, NULL)
+        if s.keep_fd >= 0:
+            shutdown(conn.fd, SHUT_RDWR)        # the keeper's copy alone would keep it open
     conn_close(s, conn)
     if s.deaf:
         hear(s)
@@ -534,15 +627,18 @@ cdef void turn(Store *s) noexcept nogil:
     s.counter[C_TURNS] += 1
     if s.guarded != NULL or s.waits != NULL:
         go_on(s)
+    at_point(s, AT_GATHERED)
     last = s.ready_last                         # whoever becomes ready meanwhile waits for the next turn
     while not done:
         done = apply(s, last, FIRST if s.slept else BATCH)
         s.slept = False
+        at_point(s, AT_APPLIED)
         refill(s)
         seal(s)
         if s.fatal:                             # nothing of this batch may leave
             return
         publish(s)
+        at_point(s, AT_PUBLISHED)
     if s.port_count:
         s.border.unmask(s.border.self, s.ports, <int>s.port_count)
         s.port_count = 0

@@ -13,8 +13,8 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -110,14 +110,16 @@ def _process(pid: str) -> str:
 
 
 @contextmanager
-def hold_socket(path: str, backlog: int) -> Iterator[socket.socket]:
+def hold_socket(path: str, backlog: int, outlived: Sequence[int] = ()) -> Iterator[socket.socket]:
     """The listening unix socket at `path`, mode 0600; its name is removed at the end if it is still ours.
+
+    `outlived` are listening sockets of the process before this one (taken over): the one at `path` goes on.
 
     The backlog is large because a toolstack that restarts opens thousands of connections at once: past the backlog a
     client's connect() blocks, or fails with EAGAIN if it does not want to.  The kernel caps it at net.core.somaxconn.
     Call it with a lock held (`hold_pid_file`): between looking and binding there is a gap.
     """
-    with hold_name(path, socket.SOCK_STREAM) as listener:
+    with _go_on(path, outlived) or hold_name(path, socket.SOCK_STREAM) as listener:
         try:
             listener.listen(backlog)
         except OSError as error:
@@ -140,12 +142,38 @@ def hold_name(path: str, kind: socket.SocketKind) -> Iterator[socket.socket]:
             ours = os.stat(path)
         except OSError as error:
             raise StartError(f"cannot listen on {path}: {reason(error)}") from None
-        try:
+        with _named(path, ours):
             yield bound
-        finally:
-            with suppress(OSError):
-                if os.path.samestat(os.stat(path), ours):
-                    os.unlink(path)
+
+
+@contextmanager
+def _named(path: str, ours: os.stat_result) -> Iterator[None]:
+    """The name is removed at the end, if it is still ours."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if os.path.samestat(os.stat(path), ours):
+                os.unlink(path)
+
+
+def _go_on(path: str, descriptors: Sequence[int]) -> AbstractContextManager[socket.socket] | None:
+    """The one of these sockets that is still what `path` leads to; the others are closed."""
+    found = None
+    for fd in descriptors:
+        one = socket.socket(fileno=fd)
+        if found is None and one.getsockname() == path and os.path.exists(path):
+            found = one
+        else:
+            one.close()
+    return None if found is None else _hold_found(found, path)
+
+
+@contextmanager
+def _hold_found(found: socket.socket, path: str) -> Iterator[socket.socket]:
+    with found, _named(path, os.stat(path)):
+        found.setblocking(False)
+        yield found
 
 
 def _clear(path: str, kind: socket.SocketKind) -> None:

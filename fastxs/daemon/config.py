@@ -106,8 +106,16 @@ class Daemon:
     pid_file: str | None = _key(None, _PATH, "written (and held locked) while the daemon runs; without it none")
     fork: bool = _key(True, _SWITCH, "go to the background; the first process returns when the socket answers")
     loop: str = _key("auto", _word("auto", "uvloop", "asyncio"), "the event loop; auto is uvloop where it is installed")
+    durability: str = _key(
+        "process", _word("process", "none"), "process: the store survives the daemon, however it ends; none: not"
+    )
     backlog: int = _key(4096, _number(1, 65535, "connections"), "that may wait to be accepted")
     linger_us: int = _key(2000, _number(0, 10000, "microseconds"), "that a turn stays awake while traffic goes on")
+
+    @property
+    def image_path(self) -> str:
+        """The folder of the image, beside the socket."""
+        return self.socket_path + ".image"
 
     @property
     def socket_path(self) -> str:

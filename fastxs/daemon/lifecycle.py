@@ -13,17 +13,19 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fastxs.daemon import logs
 from fastxs.daemon.claims import StartError, answers, hold_pid_file, hold_socket, need_folder, reason
 from fastxs.daemon.config import Config
-from fastxs.daemon.notify import notify
+from fastxs.daemon.notify import CONNECTION, LISTENER, channel, inherited, notify, store
 from fastxs.daemon.process import detach, raise_descriptor_limit, set_name
 
 if TYPE_CHECKING:
     from fastxs._core import Engine
     from fastxs.daemon.logs import TraceFile
+    from fastxs.storage.image import Image
 
 __all__ = ["in_background", "serve"]
 
@@ -140,15 +142,24 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
 
+    was = inherited()
     with ExitStack() as stack:
         # Claims come before the hypervisor: a second instance must not touch the first one's event channels.
         need_folder(os.path.dirname(daemon.socket_path), "the socket")
         stack.enter_context(hold_pid_file(f"{daemon.socket_path}.lock", "the lock"))
         if daemon.pid_file is not None:
             stack.enter_context(hold_pid_file(daemon.pid_file))
-        listener = stack.enter_context(hold_socket(daemon.socket_path, daemon.backlog))
+        kept = was.pop(LISTENER, [])
+        listener = stack.enter_context(hold_socket(daemon.socket_path, daemon.backlog, kept))
+        if listener.fileno() not in kept:
+            store(LISTENER, listener.fileno())
         raise_descriptor_limit()
-        engine, trace, hypervisor = _build(config, stack)
+        engine, trace, hypervisor = _build(config, stack, was.pop(CONNECTION, []))
+        for fd in (fd for fds in was.values() for fd in fds):  # of names that mean nothing here
+            os.close(fd)
+        keeper = channel()
+        if keeper is not None:
+            engine.keep(keeper.detach())
 
         def hang_up() -> None:
             logs.reopen()
@@ -179,8 +190,27 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
         logs.log.info("stopping")
 
 
-def _build(config: Config, stack: ExitStack) -> tuple[Engine, TraceFile, str]:
-    """The Engine, quotas set, control commands and trace file attached, closed at the end; and what it runs on."""
+def _image(config: Config, stack: ExitStack) -> Image | None:
+    """What survives us, open; None: nothing shall."""
+    if config.daemon.durability == "none":
+        return None
+    from fastxs.storage.folder import identity, take
+    from fastxs.storage.image import ImageError
+
+    who = Path(os.environ.get("SIMXEN_DIR", "/dev/shm/simxen")) if config.hypervisor.sim else None
+    try:
+        image = take(config.daemon.image_path, identity(who), logs.log.warning)
+    except ImageError as error:
+        raise StartError(str(error)) from None
+    except OSError as error:
+        raise StartError(f"cannot use the image {config.daemon.image_path}: {reason(error)}") from None
+    stack.callback(image.close)
+    return image
+
+
+def _build(config: Config, stack: ExitStack, sockets: list[int]) -> tuple[Engine, TraceFile, str]:
+    """The Engine with all that the last process left, quotas set, control commands and trace file attached, closed at
+    the end; and what it runs on."""
     try:
         from fastxs._core import Engine
         from fastxs.daemon.control import Control
@@ -193,20 +223,27 @@ def _build(config: Config, stack: ExitStack) -> tuple[Engine, TraceFile, str]:
     try:
         border = Hypervisor.load(sim=who.sim)
         stack.callback(border.close)
+        image = _image(config, stack)
         engine = Engine(
             border=border,
+            image=image,
+            sockets=sockets,
             control=control,
             notice=logs.tell,
             priv_domid=who.priv_domid,
             store_domid=who.store_domid,
             keep_orphans=who.keep_orphans,
             linger_us=config.daemon.linger_us,
+            trial=os.environ.get("FASTXS_TRIAL", ""),  # tests try a crash there
         )
     except OSError as error:
         raise StartError(f"no hypervisor: {reason(error)}") from None
     stack.callback(engine.close)
-    for name, value in config.quota.items():
-        engine.set_quota(name, value)
+    if image is not None:
+        image.settle()
+    if image is None or image.fresh:  # else they are as the administrator left them
+        for name, value in config.quota.items():
+            engine.set_quota(name, value)
 
     trace = logs.TraceFile(engine, config.trace.switches, LIB_DIR)
     stack.callback(trace.close)

@@ -16,6 +16,7 @@ SOURCES = sorted(path for kind in ("*.pyx", "*.pxd") for path in (ROOT / "fastxs
 # Ground floor first.  A room cimports only from rooms that stand before it.
 ROOMS = [
     "fastxs.core.model",  # the structs that all share
+    "fastxs.core.trial",  # where a crash is tried
     "fastxs.core.wire",
     "fastxs.core.heap",  # where the structs lie
     "fastxs.core.paths",

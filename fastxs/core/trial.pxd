@@ -1,0 +1,32 @@
+"""Where a crash is tried: named points before and after every step of a turn, at which a test ends the process."""
+from libc.stdint cimport uint32_t
+
+from fastxs.core.model cimport Store
+
+cdef extern from "signal.h" nogil:
+    enum:
+        SIGKILL
+    int kill(int pid, int signal)
+
+cdef extern from "unistd.h" nogil:
+    int getpid()
+
+cdef enum:                      # in the order of a turn; `_core.TRIALS` has their names
+    AT_GATHERED = 1             # it is known who is ready
+    AT_RECEIVED                 # bytes were taken from a socket and not kept yet
+    AT_APPLIED                  # a batch was served, nothing left, nothing is kept
+    AT_STORED                   # the slots are stored, the image has not the turn yet
+    AT_COMMITTED                # it has
+    AT_BEGUN                    # rings that begin are set up, nobody was answered
+    AT_COPIED                   # answers lie in a ring, its indices do not say so yet
+    AT_INDEXED                  # they do, the guest was not notified
+    AT_SENT                     # bytes left through a socket, and the slot does not know yet
+    AT_PUBLISHED                # everybody has what he is to have
+    AT_RECOVERED                # a recovery is done, and not committed yet
+    TRIALS = 12
+
+cdef inline void at_point(Store *s, uint32_t point) noexcept nogil:
+    if s.trial_at == point:
+        s.trial_count -= 1
+        if s.trial_count == 0:
+            kill(getpid(), SIGKILL)
