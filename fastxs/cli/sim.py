@@ -212,7 +212,7 @@ def _play(command: list[str], env: dict[str, str], folder: Path) -> dict[str, An
     failed = words.read_text(errors="replace").replace("simguest: ", "").splitlines()
     if not report:
         raise HostError("; ".join(failed) or f"the guests ended with status {guests.returncode}")
-    return report | {"failed": failed}
+    return report | {"failed": failed if report["failures"] else []}
 
 
 @contextmanager

@@ -95,8 +95,8 @@ def test_guests_chat(host: Host) -> None:
 
 @pytest.mark.parametrize("kind", ["fastxs", "c"])
 def test_a_storm_loses_no_last_word(kind: Any) -> None:
-    """oxenstored is left out: its conflict limit gives credit only when somebody commits, so the last writers may wait
-    for ever."""
+    """oxenstored is left out: it ignores guests that caused too many conflicts (conflict-burst-limit), and was seen to
+    leave them unheard for good."""
     with running(kind) as host:
         report = play(host, "-n", 24, "-w", "storm", "-r", 100)
         assert report["rounds"] == 24 * 100

@@ -109,26 +109,39 @@ void fiber_nap_until(uint64_t ns)
     fiber_wait();
 }
 
-void fiber_start(void (*run)(void *), void *arg)
+static struct fiber *new_fiber(void)
 {
     struct fiber *f = spare;
 
-    if (f)
+    if (f) {
         spare = f->next;
-    else {
-        f = mmap(NULL, FIBER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (f == MAP_FAILED) {
-            perror("simguest: no memory for a fiber");
-            exit(1);
-        }
+        return f;
     }
-    f->run = run;
-    f->arg = arg;
-    f->canary = CANARY;
+    f = mmap(NULL, FIBER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (f == MAP_FAILED) {
+        perror("simguest: no memory for a fiber");
+        exit(1);
+    }
+    return f;
+}
+
+/* By itself, since getcontext() might return twice, for all that the compiler knows. */
+static void __attribute__((noinline)) prepare(struct fiber *f)
+{
     getcontext(&f->context);
     f->context.uc_stack.ss_sp = f + 1;
     f->context.uc_stack.ss_size = FIBER_SIZE - sizeof *f;
     makecontext(&f->context, enter, 0);
+}
+
+void fiber_start(void (*run)(void *), void *arg)
+{
+    struct fiber *f = new_fiber();
+
+    f->run = run;
+    f->arg = arg;
+    f->canary = CANARY;
+    prepare(f);
     n_fibers++;
     fiber_wake(f);
 }
