@@ -3,7 +3,7 @@
 Owns the daemon's process and what must outlive it: it starts the daemon, keeps the descriptors that the daemon hands
 over, and starts it again with all of them whenever it dies.  It speaks systemd's words (sd_notify(3),
 sd_listen_fds(3)), so the daemon need not know who keeps it.  Refuses to know what the descriptors are for.  It is there
-for as long as the host is: it imports little, waits in one place, and no error but one at its start ends it.
+for as long as the host is: it imports little and waits in one place.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ OOM_SCORE_ADJ: Final = -900
 
 NAMES_MAX: Final = 131072 - len("LISTEN_FDNAMES=") - 1
 """Bytes of all names, a colon each: the kernel takes no longer environment string (MAX_ARG_STRLEN)."""
+
+OBEYED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 SPARE: Final = 32
 """Descriptors that the keeper may need for itself."""
@@ -140,7 +142,7 @@ class Keeper:
         self.notices.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.waker.setblocking(False)
         signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in OBEYED:
             signal.signal(number, lambda *_: None)
         for source in (self.notices, self.signals):
             self.epoll.register(source, select.EPOLLIN)
@@ -184,14 +186,17 @@ class Keeper:
 
     def _start(self) -> None:
         self.start_s = None
+        # Blocked until the child has let go of our handlers: they would swallow what it is sent meanwhile.
+        signal.pthread_sigmask(signal.SIG_BLOCK, OBEYED)
         try:
             pid = os.fork()
+            if pid == 0:
+                self._become_the_daemon()
+            self._follow(pid)
         except OSError as error:  # no memory now; there may be some later
             self._start_later(f"cannot start the daemon: {reason(error)}", lived_s=0.0)
-            return
-        if pid == 0:
-            self._become_the_daemon()
-        self._follow(pid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, OBEYED)
 
     def _start_later(self, why: str, lived_s: float) -> None:
         self.delay_s = next_delay(self.delay_s, lived_s)
@@ -201,8 +206,9 @@ class Keeper:
     def _become_the_daemon(self) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+            for number in (*OBEYED, signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, OBEYED)
             shield(self.options.oom_score_adj)
             # Whoever started us may have said these of us.
             env = {key: value for key, value in os.environ.items() if not key.startswith(("LISTEN_", "WATCHDOG_"))}

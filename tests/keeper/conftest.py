@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 DAEMON = Path(__file__).with_name("daemon.py")
-ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 20
 VOICES = ("fastxs", "libsystemd")
 
@@ -80,7 +79,6 @@ class Kept:
         self.notify = folder / "notify"
         self.pid_file = folder / "pid"
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("NOTIFY_", "LISTEN_", "WATCHDOG_"))}
-        self.env["PYTHONPATH"] = str(ROOT)
         self.log = folder / "log"
         self.started: list[subprocess.Popen[bytes]] = []
         self.keepers: list[int] = []

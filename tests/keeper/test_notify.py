@@ -117,7 +117,7 @@ print(inherited(), "LISTEN_FDS" in os.environ)
 def test_what_is_inherited(variables: str, found: dict[str, list[int]]) -> None:
     """sd_listen_fds(3): from 3 on, ours if LISTEN_PID says so, and no child inherits them from us."""
     script = f'export {variables}; exec "$0" -c "$1" 3</dev/null 4</dev/null 5</dev/null'
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    env = {key: value for key, value in os.environ.items() if not key.startswith("LISTEN_")}
     done = subprocess.run(
         ["sh", "-c", script, sys.executable, SHOW], env=env, capture_output=True, text=True, timeout=TIMEOUT_S
     )

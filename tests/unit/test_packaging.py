@@ -35,10 +35,14 @@ def test_the_package_brings_the_pretend_hypervisor() -> None:
     assert {"libxenevtchn.so.1", "libxengnttab.so.1"} <= {soname.name for soname in (simxen / "stub").iterdir()}
 
 
-def test_both_commands_are_installed() -> None:
+def test_the_commands_are_installed() -> None:
     commands = metadata.distribution("fastxs").entry_points.select(group="console_scripts")
     scripts = {script.name: script.value for script in commands}
-    assert scripts == {"fastxs": "fastxs.cli.main:main", "fastxsd": "fastxs.cli.fastxsd:main"}
+    assert scripts == {
+        "fastxs": "fastxs.cli.main:main",
+        "fastxsd": "fastxs.cli.fastxsd:main",
+        "fastxs-keeper": "fastxs.cli.keeper:main",
+    }
 
 
 def test_the_licence_and_the_oldest_python_are_stated() -> None:
