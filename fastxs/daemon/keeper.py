@@ -256,14 +256,15 @@ class Keeper:
         self.former.clear()
         self._let_go()
         self.ready, self.abort_s, self.kill_s = False, None, None
-        if code == 0 or (self.stopping and code in (None, -signal.SIGTERM)):
-            self.status = 0
-            return
-        fate = "nobody knows how" if code is None else f"exit status {code}" if code > 0 else signal.Signals(-code).name
-        if self.was_ever_ready and not self.stopping:
+        fate = (
+            "nobody knows how" if code is None else f"exit status {code}" if code >= 0 else signal.Signals(-code).name
+        )
+        if self.was_ever_ready and not self.stopping:  # whatever its exit status: clients are connected
             self._start_later(f"the daemon (pid {pid}) died ({fate})", lived_s)
-        elif code is not None and code > 0:  # it has said why
+        elif code is not None and code >= 0:  # it has said why
             self.status = code
+        elif self.stopping and code in (None, -signal.SIGTERM):
+            self.status = 0
         else:
             self.say(f"the daemon died before it was {'stopped' if self.stopping else 'ready'} ({fate})")
             self.status = 1

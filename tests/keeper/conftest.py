@@ -19,6 +19,7 @@ import pytest
 DAEMON = Path(__file__).with_name("daemon.py")
 TIMEOUT_S = 20
 VOICES = ("fastxs", "libsystemd")
+every_voice = pytest.mark.parametrize("voice", VOICES, indirect=True)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -167,15 +168,16 @@ class Kept:
         return False
 
 
-@pytest.fixture(params=VOICES)
+@pytest.fixture
 def voice(request: pytest.FixtureRequest) -> str:
-    """Who speaks for the daemon."""
-    if request.param == "libsystemd":
+    """Who speaks for the daemon; `every_voice` asks for both."""
+    name = str(getattr(request, "param", VOICES[0]))
+    if name == "libsystemd":
         try:
             ctypes.CDLL("libsystemd.so.0")
         except OSError:
             pytest.skip("libsystemd.so.0 is not there")
-    return str(request.param)
+    return name
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.keeper.conftest import Client, Kept, is_alive, until
+from tests.keeper.conftest import Client, Kept, every_voice, is_alive, until
+
+pytestmark = every_voice
 
 RSS_MAX_KB = 20_000
 """Of a keeper with thousands of descriptors; an interpreter alone has 11,000."""

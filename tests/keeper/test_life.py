@@ -37,18 +37,13 @@ def test_told_to_stop_it_stops_the_daemon_first(kept: Kept, number: signal.Signa
     assert kept.said() == ""
 
 
-def test_a_daemon_that_stops_by_itself_is_not_started_again(kept: Kept) -> None:
-    """Exit status 0: somebody asked it to stop, and the daemon knows better than its keeper."""
-    keeper = kept.start()
-    kept.client().say("exit 0")
-    assert keeper.wait(TIMEOUT_S) == 0
-
-
-def test_a_daemon_that_fails_is_started_again(kept: Kept) -> None:
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_daemon_that_ends_unasked_is_started_again(kept: Kept, status: int) -> None:
+    """Whatever it thinks of itself: its clients are connected.  So an administrator gets another version of it."""
     kept.start()
     client = kept.client()
-    client.say("exit 3")
-    until(lambda: "died (exit status 3)" in kept.said())
+    client.say(f"exit {status}")
+    until(lambda: f"died (exit status {status})" in kept.said())
     assert client.ask("had") == "listen c"
 
 

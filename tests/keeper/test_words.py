@@ -10,7 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from fastxs.daemon.notify import MOST
-from tests.keeper.conftest import TIMEOUT_S, Kept, children, is_alive, until
+from tests.keeper.conftest import TIMEOUT_S, Kept, children, every_voice, is_alive, until
+
+pytestmark = every_voice
 
 
 class Stranger:
