@@ -11,11 +11,15 @@ import sys
 import time
 from collections.abc import Sequence
 from itertools import islice
+from typing import Final
 
 from fastxs.hypervisor.host import scratch
 from tests.differential.shrink import shrink
 from tests.life.scene import NEW, OLD, inside
 from tests.life.walk import Action, Chance, Do, Walk
+
+WORLD: Final = 5000
+"""Steps until all begins anew: few enough to be cut down, if need be."""
 
 
 class DifferenceError(AssertionError):
@@ -29,23 +33,24 @@ class DifferenceError(AssertionError):
 def wander(xen: str, steps: int, seed: int, *, progress: bool = False) -> None:
     """`steps` random actions on both sides, on a Xen of that version.  Raises DifferenceError."""
     begin = time.monotonic()
-    folder = scratch()
-    done: list[Action] = []
-    try:
-        with inside(folder, xen) as scene:
-            walk = Walk(scene)
-            for step, action in enumerate(islice(Chance(walk, seed), steps)):
-                done.append(action)
-                walk.do(action)
-                if progress and step % 1000 == 999:
-                    rate = step / (time.monotonic() - begin)
-                    sys.stderr.write(f"\r{step + 1} steps, {rate:.0f}/s, {len(walk.model.nodes)} nodes ")
-            done.append(Do("audit", 0))
-            walk.do(done[-1])
-    except Exception as difference:
-        raise DifferenceError(f"{type(difference).__name__}: {difference}", done) from difference
-    finally:
-        shutil.rmtree(folder)
+    for first in range(0, steps, WORLD):
+        done: list[Action] = []
+        folder = scratch()
+        try:
+            with inside(folder, xen) as scene:
+                walk = Walk(scene)
+                for action in islice(Chance(walk, f"{seed} {first}"), min(WORLD, steps - first)):
+                    done.append(action)
+                    walk.do(action)
+                done.append(Do("audit", 0))
+                walk.do(done[-1])
+        except Exception as difference:
+            raise DifferenceError(f"{type(difference).__name__}: {difference}", done) from difference
+        finally:
+            shutil.rmtree(folder)
+        if progress:
+            rate = (first + WORLD) / (time.monotonic() - begin)
+            sys.stderr.write(f"\r{first + WORLD} steps, {rate:.0f}/s ")
 
 
 def differs(xen: str, actions: Sequence[Action]) -> str | None:

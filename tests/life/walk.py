@@ -71,6 +71,9 @@ class Walk:
             case Say(who, op, payload, tx):
                 if who in self.talking() and (op != Op.SET_PERMS or tx is None or self.sure(payload)):
                     self.say(self.lines[who], op, payload, tx)
+        for domid in DOMIDS:
+            if self.living(domid) and domid not in self.model.met and self.doubted(domid):
+                self.say(self.lines[-1], Op.GET_FEATURE, b"%d\0" % domid)
 
     def living(self, domid: int) -> Creature | None:
         """Whoever has that number and was not torn down."""
@@ -85,14 +88,16 @@ class Walk:
         creature = self.living(domid)
         return creature is not None and not creature.dying and self.model.mapped(domid)
 
+    # Within a transaction the daemon may or may not notice that somebody appears, as long as nobody else names him.
     def sure(self, payload: bytes) -> bool:
-        """Does the daemon know everybody whom this SET_PERMS names?
-
-        Within a transaction it may or may not notice that somebody appears, as long as nothing else happens.
-        """
-        named = {int(text[1:]) for text in payload.split(b"\0")[1:-1]}
+        """Does the daemon know everybody whom this SET_PERMS names?"""
         met = {domid for domid, met in self.model.met.items() if met.creature is self.living(domid)}
-        return named.isdisjoint(set(DOMIDS) - met)
+        return named(payload).isdisjoint(set(DOMIDS) - met)
+
+    def doubted(self, domid: int) -> bool:
+        """Does an open transaction name him?"""
+        views = (view for conn in self.model.connections for tx in conn.transactions.values() for view in tx.views)
+        return any(domid in named(asked.payload) for view in views for asked in view.log if asked.op == Op.SET_PERMS)
 
     # -- what is done with a domain -----------------------------------------------------------------
     def create(self, domid: int) -> None:
@@ -263,6 +268,11 @@ class Walk:
                 raise AssertionError(f"{who} heard\\n{found}\\n{told} expected")
 
 
+def named(payload: bytes) -> set[int]:
+    """The domains in the permissions of a SET_PERMS."""
+    return {int(text[1:]) for text in payload.split(b"\0")[1:-1]}
+
+
 def received(peer: Face) -> Message | None:
     """The next message, if there is one now."""
     try:
@@ -291,7 +301,7 @@ TREE: Final = [Op.READ] * 3 + [Op.WRITE] * 5 + [Op.SET_PERMS] * 6 + [Op.DIRECTOR
 class Chance:
     """Endless actions, the same ones for the same seed."""
 
-    def __init__(self, walk: Walk, seed: int) -> None:
+    def __init__(self, walk: Walk, seed: str) -> None:
         self.walk = walk
         self.pick: Final = Random(seed)
 
