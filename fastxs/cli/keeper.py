@@ -115,7 +115,8 @@ def keep_in_background(options: Options) -> int:
 def _in_the_child(options: Options, writer: int) -> NoReturn:
     def started() -> None:
         detach()
-        os.write(writer, b"!")
+        with suppress(BrokenPipeError):  # whoever waited is gone
+            os.write(writer, b"!")
         os.close(writer)
 
     status = FAILED

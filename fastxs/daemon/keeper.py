@@ -248,25 +248,25 @@ class Keeper:
             signal.pidfd_send_signal(self.pidfd, number)
 
     def _bury(self) -> None:
+        dead = self.pidfd
         self._hear()  # what it said last: a client's socket may be in it
-        pid, lived_s, code = self.pid, time.monotonic() - self.born_s, exit_code(self.pidfd)
+        if self.pidfd != dead:
+            return  # or who goes on in its place
+        pid, lived_s, code = self.pid, time.monotonic() - self.born_s, exit_code(dead)
         for former in self.former:
             with suppress(ChildProcessError):
                 os.waitpid(former, 0)
         self.former.clear()
         self._let_go()
         self.ready, self.abort_s, self.kill_s = False, None, None
-        fate = (
-            "nobody knows how" if code is None else f"exit status {code}" if code >= 0 else signal.Signals(-code).name
-        )
         if self.was_ever_ready and not self.stopping:  # whatever its exit status: clients are connected
-            self._start_later(f"the daemon (pid {pid}) died ({fate})", lived_s)
+            self._start_later(f"the daemon (pid {pid}) died ({fate(code)})", lived_s)
         elif code is not None and code >= 0:  # it has said why
             self.status = code
         elif self.stopping and code in (None, -signal.SIGTERM):
             self.status = 0
         else:
-            self.say(f"the daemon died before it was {'stopped' if self.stopping else 'ready'} ({fate})")
+            self.say(f"the daemon died before it was {'stopped' if self.stopping else 'ready'} ({fate(code)})")
             self.status = 1
 
     # -- signals --------------------------------------------------------------------------------
@@ -366,6 +366,18 @@ def exit_code(pidfd: int) -> int | None:
         return None
     assert info is not None
     return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+
+
+def fate(code: int | None) -> str:
+    """An exit code in words."""
+    if code is None:
+        return "nobody knows how"
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # one of those without a name
+        return f"signal {-code}"
 
 
 def place(fds: list[int]) -> None:

@@ -116,13 +116,17 @@ def test_descriptors_that_are_not_to_be_kept_are_closed(kept: Kept) -> None:
     assert len(os.listdir(f"/proc/{keeper.pid}/fd")) == before
 
 
-def test_another_process_goes_on_as_the_daemon(kept: Kept) -> None:
+@pytest.mark.parametrize("how", ["when-known", "at-once"])
+def test_another_process_goes_on_as_the_daemon(kept: Kept, how: str) -> None:
     """MAINPID: the keeper follows it, though it is no child of its own, and starts the next one when it dies."""
     keeper = kept.start()
     client = kept.client()
     first = int(client.ask("who"))
-    assert client.ask("hand-over") == "None"
+    if how == "at-once":
+        keeper.send_signal(signal.SIGSTOP)
+    assert client.ask(f"hand-over {how}") == "None"
     until(lambda: not is_alive(first))
+    keeper.send_signal(signal.SIGCONT)
     second = int(client.ask("who"))
     assert second != first
     assert client.ask("keep FDNAME=x FDPOLL=0") == "True", "and it is believed now"
