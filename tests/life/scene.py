@@ -113,19 +113,43 @@ class Scene(ABC):
 
 
 class Inside(Scene):
-    """The core in this process: nothing happens between two calls, not even a look at the event channels."""
+    """The core in this process: nothing happens between two calls, not even a look at the event channels.
 
-    def __init__(self, guests: Guests) -> None:
+    With an `image`, a folder, the store outlives the core: `restart`.
+    """
+
+    def __init__(self, guests: Guests, image: Path | None = None) -> None:
+        self.folder: Final = image
+        self.open()
+        super().__init__(guests)
+
+    def open(self) -> None:
         from fastxs._core import Engine
         from fastxs.hypervisor.border import Hypervisor
+        from fastxs.storage.image import Image
 
-        self.hypervisor: Final = Hypervisor.load(sim=True)
-        self.engine: Final = Engine(border=self.hypervisor, linger_us=0)
-        super().__init__(guests)
+        self.hypervisor = Hypervisor.load(sim=True)
+        self.image: Image | None = None
+        if self.folder is not None and self.folder.exists():
+            self.image = Image.open(str(self.folder))
+        elif self.folder is not None:
+            self.folder.mkdir()
+            self.image = Image.create(str(self.folder), b"a scene")
+        self.engine = Engine(border=self.hypervisor, image=self.image, linger_us=0)
+        if self.image is not None:
+            self.image.settle()
 
     def close(self) -> None:
         self.engine.close()
+        if self.image is not None:
+            self.image.close()
         self.hypervisor.close()
+
+    def restart(self) -> None:
+        """The core ends, with all that it holds on the hypervisor, and another one takes its place."""
+        self.close()
+        self.open()
+        self.dom0.peer = self.tool().peer
 
     def tool(self) -> Voice:
         return Voice(MemoryPeer(self.engine, 0), 0)
@@ -178,11 +202,11 @@ def hypervisor(folder: Path, xen: str) -> Iterator[Guests]:
 
 
 @contextmanager
-def inside(folder: Path, xen: str = NEW, prepare: Prepare = nothing) -> Iterator[Inside]:
+def inside(folder: Path, xen: str = NEW, prepare: Prepare = nothing, *, durable: bool = False) -> Iterator[Inside]:
     """`Inside` on a hypervisor of its own in `folder`."""
     with hypervisor(folder / "hv", xen) as guests:
         prepare(guests)
-        scene = Inside(guests)
+        scene = Inside(guests, folder / "image" if durable else None)
         try:
             yield scene
             scene.sound()

@@ -44,10 +44,10 @@ def with_looks(order: Order) -> Iterator[Order]:
 
 
 def permitted(order: Order, known: str) -> bool:
-    """The number is free once nobody maps the page: the daemon saw the death, or let go at a RELEASE."""
+    """The number is free once nobody maps the page: the daemon saw the death, let go at a RELEASE, or ended."""
     born = order.index("born")
-    seen = "look" in order[order.index("dead") : born] or "released" in order[:born]
-    return known != "introduced" or seen
+    since = order[order.index("dead") : born]
+    return known != "introduced" or "look" in since or "restart" in since or "released" in order[:born]
 
 
 def orders(known: str, backend: bool) -> Iterator[Order]:
@@ -112,6 +112,9 @@ class Story:
     def look(self) -> None:
         self.guests.virq()
         self.scene.look()
+
+    def restart(self) -> None:
+        self.scene.restart()
 
     # -- what the toolstack says ------------------------------
     def released(self) -> None:
@@ -235,6 +238,46 @@ def test_a_number_is_used_again(folder: Path, xen: str, known: str, backend: boo
                 if others is not None:
                     others.right()
                 story.end()
+            except Exception as failure:
+                raise AssertionError(" ".join(order)) from failure
+        unchanged(scene, before)
+
+
+# -- and the daemon begins anew meanwhile --------------------------------------------------------------
+
+
+def restarts(known: str) -> Iterator[Order]:
+    """The same orders, looks at the end only, with another daemon taking over at any moment."""
+    spine = ("dying", "dead", "born", "prepared", "introduced")
+    for some in inserted(spine, "released", "introduced"):
+        for more in inserted(some, "named", "born"):
+            for place in range(len(more) + 1):
+                order = (*more[:place], "restart", *more[place:], "look")
+                if permitted(order, known):
+                    yield order
+
+
+@pytest.mark.parametrize("known", KNOWN)
+@pytest.mark.parametrize("xen", [NEW, OLD])
+def test_a_number_is_used_again_over_a_restart(folder: Path, xen: str, known: str) -> None:
+    """What the image says of a domain holds for that domain only; who watches hears of the death once, all the same."""
+    with inside(folder, xen, durable=True) as scene:
+        friend = scene.guest(6)
+        assert friend.write("private", b"1") == OK
+        for path in ("/secret", "/late", "/given", "/public"):
+            assert scene.dom0.write(path, b"1") == OK
+        assert scene.dom0.chmod(INTRODUCE, "n0", "r6") == OK
+        for name in (INTRODUCE, RELEASE):
+            friend.quietly_watch(name, "plain")
+            friend.quietly_watch(f"{name}/5", "alone")
+        before = scene.engine.counters()
+        for order in restarts(known):
+            try:
+                story = Story(scene, friend, friend, known, backend=False)
+                story.go(order)
+                story.right()
+                story.end()
+                friend.events()
             except Exception as failure:
                 raise AssertionError(" ".join(order)) from failure
         unchanged(scene, before)
