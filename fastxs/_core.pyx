@@ -26,7 +26,8 @@ from fastxs.core.recover cimport Adopted, recover_store
 from fastxs.core.slots cimport slots_open
 from fastxs.core.store cimport store_free, store_new
 from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL, trace_flush
-from fastxs.core.turn cimport plane_add, plane_adopt, plane_border, plane_close, plane_listen, plane_open, plane_run, now, turn
+from fastxs.core.turn cimport (plane_add, plane_adopt, plane_border, plane_close, plane_listen, plane_open, plane_run,
+                               now, turn)
 from fastxs.core.wire cimport error_number, error_word, op_name
 
 cdef extern from "sys/socket.h" nogil:

@@ -17,8 +17,9 @@ from fastxs.core.model cimport (C_BYTES_IN, C_BYTES_OUT, C_CLOSED, CONN_DEAD, CO
                                 Q_OUTSTANDING, SAY_PROTOCOL, SLOT_BEGIN, SLOT_NONE, Conn, Domain, Store, layout)
 from fastxs.core.outbox cimport mark_dirty, waiting
 from fastxs.core.quota cimport account, quota_allows, say
-from fastxs.core.ring cimport (RING_INDEX, Page, ring_copy_in, ring_copy_out, ring_fail, ring_is_new, ring_port, ring_publish,
-                               ring_published, ring_readable, ring_reconnects, ring_start, ring_taken, ring_writable)
+from fastxs.core.ring cimport (RING_INDEX, Page, ring_copy_in, ring_copy_out, ring_fail, ring_is_new, ring_port,
+                               ring_publish, ring_published, ring_readable, ring_reconnects, ring_start, ring_taken,
+                               ring_writable)
 from fastxs.core.slots cimport (lasting, out_free, slot_begun, slot_claim, slot_read, slot_reading, slot_release,
                                 slot_writing, slot_written)
 from fastxs.core.trace cimport trace_object

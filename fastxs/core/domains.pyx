@@ -13,8 +13,9 @@ from libc.string cimport memcpy, memset
 from fastxs.core.heap cimport at
 from fastxs.core.journal cimport J_DOMAIN, DomainRecord, journal_drop, journal_meta, journal_put
 from fastxs.core.connection cimport conn_close, conn_new, conn_reset, ring_attach, ring_detach
-from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, DOM_DEAD, DOM_EXISTS, DOM_SHUTDOWN, DOM_WEAK_ID,
-                                KIND_RING, NODE_LEFT, Ace, Conn, DomState, Domain, Perms, Store, handle, layout)
+from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, DOMID_SELF, DOM_DEAD, DOM_EXISTS, DOM_SHUTDOWN,
+                                DOM_WEAK_ID, KIND_RING, NODE_LEFT, Ace, Conn, DomState, Domain, Perms, Store, handle,
+                                layout)
 from fastxs.core.outbox cimport mark_dirty
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_forget, perms_intern
 from fastxs.core.tree cimport RECLAIM_NOW, node_at, reclaim, stir, tree_disown, tree_path, tree_remove, tree_set_perms
@@ -39,7 +40,7 @@ cdef inline bint is_own(Store *s, uint32_t domid) noexcept nogil:
 cdef bint domain_exists(Store *s, uint32_t domid, DomState *state) noexcept nogil:
     memset(state, 0, sizeof(DomState))
     state.domid = domid
-    if domid >= DOMIDS:
+    if domid >= DOMID_SELF:                     # reserved numbers mean something else to the hypervisor
         return False
     if s.border != NULL:
         return (s.border.exists(s.border.self, domid, state) == 0 and state.state & DOM_EXISTS

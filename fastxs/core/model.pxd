@@ -598,6 +598,8 @@ cdef struct Store:
     uint64_t left_ns            # when the last stay in the set ended
     uint32_t *ports             # owned; PORTS_MAX: taken in this turn, to be unmasked at its end
     uint32_t port_count
+    uint32_t poll_budget        # looks at rings that are worth it (see turn)
+    uint32_t poll_rest          # turns without
     bint slept                  # nobody was ready: whoever woke us is answered first, so that he goes on meanwhile
     Conn *ready_first
     Conn *ready_last

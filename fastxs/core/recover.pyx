@@ -19,8 +19,8 @@ from fastxs.core.heap cimport at, buf_add, buf_free
 from fastxs.core.journal cimport (J_CONN, J_DOMAIN, J_META, J_NODE, J_PERMS, J_TABLES, J_TX, J_WATCH, NODE_HEAD, Check,
                                   ConnRecord, DomainRecord, IMAGE_VERSION, MetaRecord, NodeRecord, PermsRecord,
                                   WatchRecord, journal_drop, journal_meta, journal_sum)
-from fastxs.core.model cimport (CONN_DEAD, CONN_GONE, CONN_IGNORED, CONN_MORE, DOMIDS, KIND_RING,
-                                KIND_SOCKET, SLOT_NONE, SLOT_PENDING, SLOT_UNIT, WATCH_RELATIVE, Ace, Buf, Conn, Domain, DomState,
+from fastxs.core.model cimport (CONN_DEAD, CONN_GONE, CONN_IGNORED, CONN_MORE, DOMIDS, KIND_RING, KIND_SOCKET,
+                                SLOT_NONE, SLOT_PENDING, SLOT_UNIT, WATCH_RELATIVE, Ace, Buf, Conn, Domain, DomState,
                                 Meta, Slot, Store, Watch, handle, layout)
 from fastxs.core.outbox cimport mark_dirty, out_look_again
 from fastxs.core.perms cimport perms_drop, perms_restore
@@ -130,8 +130,8 @@ cdef int read_perms(Recovery *r, uint64_t id, const char *value, uint32_t len) n
     return ENOMEM if h == 0 else place(&r.perms, id, h)
 
 
-cdef bint lies_in(Recovery *r, uint32_t at, uint32_t n) noexcept nogil:
-    return <uint64_t>at * SLOT_UNIT + n <= r.slots_size
+cdef bint lies_in(Recovery *r, uint32_t extent, uint32_t n) noexcept nogil:
+    return <uint64_t>extent * SLOT_UNIT + n <= r.slots_size
 
 
 cdef int take_slot(Recovery *r, Conn *conn) noexcept nogil:

@@ -20,9 +20,9 @@ from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 from fastxs.core.heap cimport (at, bucket, buf_add, buf_free, buf_room, fx_fold, fx_hash, give, table_add, table_drop,
                                take)
 from fastxs.core.journal cimport J_TX, Check, journal_drop, journal_put
-from fastxs.core.model cimport (KIND_MEMORY, NONE32, Q_MEMORY, Q_TRANSACTIONS, Q_TX_NODES, T_BORN, T_CUT, T_EXACT, T_EXISTS, T_FIRE,
-                                T_SEEN, T_WRITTEN, TX_DOOMED, VIEW_KEEP, VIEW_LOST, Ace, Buf, Conn, Count, Domain, LogEntry,
-                                Perms, Store, TNode, Tx, View, handle, layout)
+from fastxs.core.model cimport (KIND_MEMORY, NONE32, Q_MEMORY, Q_TRANSACTIONS, Q_TX_NODES, T_BORN, T_CUT, T_EXACT,
+                                T_EXISTS, T_FIRE, T_SEEN, T_WRITTEN, TX_DOOMED, VIEW_KEEP, VIEW_LOST, Ace, Buf, Conn,
+                                Count, Domain, LogEntry, Perms, Store, TNode, Tx, View, handle, layout)
 from fastxs.core.paths cimport component_end
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_hold, perms_intern
 from fastxs.core.quota cimport account, quota_allows, quota_fits

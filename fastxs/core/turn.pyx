@@ -31,7 +31,7 @@ from fastxs.core.model cimport (CONN_DEAD, CONN_DIRTY, CONN_EOF, CONN_FULL, CONN
 from fastxs.core.outbox cimport mark_dirty, out_is_full, out_refill
 from fastxs.core.quota cimport say
 from fastxs.core.recover cimport recover_orphans
-from fastxs.core.ring cimport RING_PROTO
+from fastxs.core.ring cimport RING_PROTO, Page, ring_readable
 from fastxs.core.requests cimport must_wait, serve
 from fastxs.core.slots cimport lasting, slot_store, slots_settle
 from fastxs.core.trace cimport trace_flush
@@ -113,6 +113,9 @@ cdef enum:
     SHARE = 64                  # requests of one peer in one turn
     FIRST = 1                   # peers that are served before anything leaves, after a sleep
     BATCH = 64                  # and else: what was served first need not wait for thousands
+    POLL_PORTS = 256            # more rings than that are always busy somewhere
+    POLL_LOOKS = 8000           # at rings, before the ports are unmasked: some ten microseconds
+    POLL_TRY = 32               # turns without a look, after looking was in vain
     KEEP_JOURNAL = 1 << 20      # a larger one is not kept
     RECLAIM_TURN = 1024         # nodes that were removed, given back at a turn's end
     DEAF_NS = 100000000         # then try again to accept
@@ -542,7 +545,7 @@ cdef bint apply(Store *s, Conn *last, uint32_t batch) noexcept nogil:
 # ---- publish ---------------------------------------------------------------------------------------------
 
 cdef void seal(Store *s) noexcept nogil:
-    """What this turn did outlives us from here on: the slots say how each peer stands, once the image has the changes."""
+    """From here on what was done outlives us: the slots say how each peer stands, once the image has the changes."""
     cdef Conn *conn = s.dirty
     cdef uint64_t turn
     if s.image == NULL:
@@ -619,6 +622,49 @@ cdef void conn_gone(Store *s, Conn *conn) noexcept nogil:
         hear(s)
 
 
+# ---- polling ------------------------------------------------------------------------------------------------
+
+cdef bint look_again(Store *s) noexcept nogil:
+    """Who of those whose ports are still masked has put in more?  A read of memory each."""
+    cdef Conn *conn
+    cdef uint32_t i, port
+    cdef bint found = False
+    for i in range(s.port_count):
+        port = s.ports[i]
+        if port >= s.port_cap or s.port_conn[port] == 0:
+            continue
+        conn = s.conn[s.port_conn[port] - 1]
+        if conn.page != NULL and ring_readable(<Page *>conn.page, conn.req_cons):
+            conn.flags |= CONN_MORE
+            mark_ready(s, conn)
+            found = True
+    return found
+
+
+cdef bint polls(Store *s) noexcept nogil:
+    """Before the ports are unmasked: True, somebody is ready again, and they can stay masked for one more turn.
+
+    What network drivers do before they enable the interrupt: while guests keep a few rings busy, they are served without
+    events, sleeps and wake-ups (10 guests: 2.5 us a READ, 1.9 with it).  Where looking finds nothing it is given
+    up, and tried once in a while.
+    """
+    cdef uint32_t left = s.poll_budget
+    if s.port_count < 2 or s.port_count > POLL_PORTS:
+        return False
+    if left == 0:
+        s.poll_rest += 1
+        if s.poll_rest % POLL_TRY:
+            return False
+        left = POLL_LOOKS
+    while left > s.port_count:
+        if look_again(s):
+            s.poll_budget = POLL_LOOKS
+            return True
+        left -= s.port_count
+    s.poll_budget = s.poll_budget // 2 if s.poll_budget > POLL_LOOKS // 4 else 0
+    return False
+
+
 # ---- turns ------------------------------------------------------------------------------------------------
 
 cdef void turn(Store *s) noexcept nogil:
@@ -639,7 +685,7 @@ cdef void turn(Store *s) noexcept nogil:
             return
         publish(s)
         at_point(s, AT_PUBLISHED)
-    if s.port_count:
+    if s.port_count and not polls(s):
         s.border.unmask(s.border.self, s.ports, <int>s.port_count)
         s.port_count = 0
     if s.reclaim_first != NULL:

@@ -15,8 +15,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from fastxs.core.heap cimport at, bucket, buf_room, fx_hash, give, rounded, table_add, table_drop, take
 from fastxs.core.journal cimport J_WATCH, WatchRecord, journal_drop, journal_put
-from fastxs.core.model cimport (KIND_MEMORY, Q_MEMORY, Q_WATCHES, RIGHT_READ, WATCH_RELATIVE, WATCH_SPECIAL, Buf, Conn, Match, Step,
-                                Store, Watch, WNode, handle, layout)
+from fastxs.core.model cimport (KIND_MEMORY, Q_MEMORY, Q_WATCHES, RIGHT_READ, WATCH_RELATIVE, WATCH_SPECIAL, Buf, Conn,
+                                Match, Step, Store, Watch, WNode, handle, layout)
 from fastxs.core.outbox cimport out_event, out_forget_watch
 from fastxs.core.paths cimport component_end, path_base
 from fastxs.core.perms cimport conn_rights

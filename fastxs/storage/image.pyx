@@ -46,7 +46,7 @@ cdef struct Files:              # owned by its Image
     CImage *core                # the same image's
     MDB_env *env
     MDB_dbi dbi
-    int fd                      # of the store's file, to reserve it
+    int fd                      # LMDB's, of the store's file, to reserve it
     uint64_t reserved           # bytes from its beginning
     uint64_t used               # pages
     uint64_t tree               # pages of the tree
@@ -218,7 +218,7 @@ cdef class Image(CoreImage):
         if self.f.env != NULL:
             mdb.env_close(self.f.env)
             self.f.env = NULL
-        for fd in (self.f.fd, self.c.old_slots, self.c.slots):
+        for fd in (self.c.old_slots, self.c.slots):
             if fd >= 0:
                 close(fd)
         self.f.fd = self.c.old_slots = self.c.slots = -1
@@ -282,9 +282,7 @@ cdef class Image(CoreImage):
             raise ImageError(f"{os.fsdecode(path)}: {mdb.strerror(error).decode()}")
         if more:
             return 0
-        self.f.fd = c_open(path, O_RDWR | O_CLOEXEC)
-        if self.f.fd < 0:
-            raise OSError(errno, os.strerror(errno), os.fsdecode(path))
+        mdb.env_get_fd(self.f.env, &self.f.fd)
         measure(&self.f)
         if not reserve(&self.f, SPARE):
             raise OSError(ENOSPC, "no room for the image", os.fsdecode(path))

@@ -58,6 +58,7 @@ cdef struct Lmdb:
     int (*env_open)(MDB_env *env, const char *path, unsigned int flags, unsigned int mode) noexcept nogil
     void (*env_close)(MDB_env *env) noexcept nogil
     int (*env_set_mapsize)(MDB_env *env, size_t size) noexcept nogil
+    int (*env_get_fd)(MDB_env *env, int *fd) noexcept nogil
     int (*env_info)(MDB_env *env, MDB_envinfo *info) noexcept nogil
     int (*txn_begin)(MDB_env *env, MDB_txn *parent, unsigned int flags, MDB_txn **txn) noexcept nogil
     int (*txn_commit)(MDB_txn *txn) noexcept nogil

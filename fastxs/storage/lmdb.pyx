@@ -31,6 +31,7 @@ cdef int load() except -1:
         library, "env_open")
     mdb.env_close = <void (*)(MDB_env *) noexcept nogil>find(library, "env_close")
     mdb.env_set_mapsize = <int (*)(MDB_env *, size_t) noexcept nogil>find(library, "env_set_mapsize")
+    mdb.env_get_fd = <int (*)(MDB_env *, int *) noexcept nogil>find(library, "env_get_fd")
     mdb.env_info = <int (*)(MDB_env *, MDB_envinfo *) noexcept nogil>find(library, "env_info")
     mdb.txn_begin = <int (*)(MDB_env *, MDB_txn *, unsigned int, MDB_txn **) noexcept nogil>find(library, "txn_begin")
     mdb.txn_commit = <int (*)(MDB_txn *) noexcept nogil>find(library, "txn_commit")

@@ -19,6 +19,8 @@ from tests.support.wire import Op, Peer
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = Path(__file__).parent / "fake"
+FASTXSD = (sys.executable, "-m", "fastxs.cli.fastxsd", "--durability", "none")
+"""What outlives a daemon is tests/crash's business."""
 TIMEOUT_S = 20
 
 
@@ -39,7 +41,7 @@ class Fastxsd:
         # Files, not pipes: a daemon that kept our pipe open would be waited for here.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             done = subprocess.run(
-                [sys.executable, "-m", "fastxs.cli.fastxsd", *map(str, flags)],
+                [*FASTXSD, *map(str, flags)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -62,7 +64,7 @@ class Fastxsd:
 
     def spawn(self, *flags: object, **env: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "fastxs.cli.fastxsd", "-N", *map(str, flags)],
+            [*FASTXSD, "-N", *map(str, flags)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

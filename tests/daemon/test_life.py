@@ -179,6 +179,7 @@ def test_the_service_manager_is_told(fastxsd: Fastxsd, fork: bool, abstract: boo
         else:
             fastxsd.start("-F", fastxsd.pid_file, **address)
         pid = int(fastxsd.pid_file.read_text())
+        assert manager.recv(999).decode().splitlines() == ["FDSTORE=1", "FDNAME=listen"]
         assert manager.recv(999).decode().splitlines() == [
             "READY=1",
             f"MAINPID={pid}",

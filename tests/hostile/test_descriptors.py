@@ -15,7 +15,7 @@ import pytest
 from fastxs.hypervisor.host import Host, available
 from tests.support.wire import Op, Peer
 
-FEW = 48
+FEW = 64
 pytestmark = [
     pytest.mark.skipif(available("fastxs") is not None, reason="fastxs cannot run here"),
     pytest.mark.skipif(shutil.which("prlimit") is None, reason="no prlimit (util-linux)"),

@@ -66,6 +66,9 @@ class Engine:
     def fileno(self) -> int:
         return self.epoll.fileno()
 
+    def keep(self, fd: int) -> None:
+        os.close(fd)
+
     def listen(self, fd: int) -> None:
         self.listener = socket.socket(fileno=fd)
         self.epoll.register(fd, select.EPOLLIN)
