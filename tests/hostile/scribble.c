@@ -31,7 +31,8 @@ static struct guest {
     uint32_t domid;
     uint32_t mood;                      /* actions until its manners change */
     uint32_t bad;                       /* one in so many breaks the ring's rules */
-    int deaf;                           /* takes no replies */
+    int deaf;                           /* takes no replies, once it has set its watches */
+    uint32_t watches;                   /* so many */
     uint32_t at, len;                   /* what is not sent yet of the request begun */
     char request[MESSAGE];
 } guest[DOMAINS];
@@ -119,7 +120,10 @@ static void compose(struct guest *g)
     uint32_t good = any(COUNT(GOOD)), words, i;
 
     h->type = GOOD[good].type;
-    if (any(16)) {
+    if (g->watches) {
+        h->type = 4;
+        at += sprintf(at, "/shared%c%u", 0, g->watches--) + 1;
+    } else if (any(16)) {
         for (i = 0; i < COUNT(GOOD->words) && GOOD[good].words[i]; i++) {
             at = word(at, GOOD[good].words[i], g->domid);
             if (GOOD[good].words[i][0] != 'V')
@@ -164,14 +168,15 @@ static int push(struct guest *g, struct sx_ring *r)
 /* A few requests, as far as the daemon goes along. */
 static void ask(struct guest *g, struct sx_ring *r)
 {
-    uint32_t many = 1 + any(50), tries = 0;
+    int deaf = g->deaf && !g->watches;
+    uint32_t many = 1 + any(50), tries = deaf ? 1 : 20;
 
     if (!r->req_prod && !r->req_cons)       /* begun anew */
         g->len = 0;
-    while (many && !r->error && tries < 20) {
+    while (many && !r->error && tries) {
         if (g->at >= g->len)
             compose(g);
-        if (!g->deaf && r->rsp_cons != r->rsp_prod) {
+        if (!deaf && r->rsp_cons != r->rsp_prod) {
             r->rsp_cons = r->rsp_prod;
             sxg_notify(&hypervisor, g->domid);
         }
@@ -179,8 +184,8 @@ static void ask(struct guest *g, struct sx_ring *r)
             many--;
             continue;
         }
-        tries++;
-        sched_yield();
+        if (--tries)
+            sched_yield();
     }
 }
 
@@ -270,7 +275,8 @@ static void live(struct guest *g)
 
     if (!g->mood) {
         g->deaf = !any(4);
-        g->mood = 1 + any(g->deaf ? 50000 : 5000);
+        g->watches = g->deaf ? any(100) : 0;
+        g->mood = 1 + any(g->deaf ? 100000 : 5000);
         g->bad = ONE_OF(manners);
     }
     g->mood--;

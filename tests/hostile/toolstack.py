@@ -29,11 +29,10 @@ VISITOR: Final = 30
 LIMITS: Final = {"nodes": 1000, "watches": 128, "transactions": 10, "memory": 2621440}
 """Default quotas, which the hostile ones have."""
 
-PACES: Final = (1, 30, 1000, 20000)
-"""Something happens to a domain in one step of so many: some live long enough to use up their quotas."""
+PAUSES_S: Final = (0, 0.005, 0.2, 5)
+"""Between two things that happen to a domain, for `PERIOD_S`: some live long enough to use up their quotas."""
 
-PACE_FOR: Final = 10000
-"""Steps with one pace, about."""
+PERIOD_S: Final = 2
 
 
 class Toolstack:
@@ -51,7 +50,9 @@ class Toolstack:
         self._port: Final = dict.fromkeys(HOSTILE, 2)
         self._introduced: Final[set[int]] = set()
         self._shut: Final[set[int]] = set()
-        self._pace = 1
+        self._pause_s: float = 0
+        self._period = self._pause = 0.0
+        """When they end."""
 
     def close(self) -> None:
         self._peer.close()
@@ -70,10 +71,13 @@ class Toolstack:
 
     def act(self) -> None:
         """Perhaps one thing to one of them; returns when the daemon has said all that is due."""
-        if self._chance.randrange(PACE_FOR) == 0:
-            self._pace = self._chance.choice(PACES)
-        if self._chance.randrange(self._pace):
+        now = time.monotonic()
+        if now > self._period:
+            self._period = now + PERIOD_S
+            self._pause_s = self._chance.choice(PAUSES_S)
+        elif now < self._pause:
             return
+        self._pause = now + self._pause_s
         domid = self._chance.choice(HOSTILE)
         if self._guests.state(domid) == 0:
             self._make(domid)
@@ -215,7 +219,9 @@ class Toolstack:
     def _limit(self, domid: int) -> None:
         self.done["limit"] += 1
         name = self._chance.choice(tuple(LIMITS))
-        self.ask(Op.SET_QUOTA, nul(domid, name, self._chance.choice((1, LIMITS[name] // 10, LIMITS[name]))))
+        self.ask(
+            Op.SET_QUOTA, nul(domid, name, self._chance.choice((1, LIMITS[name] // 10, LIMITS[name], LIMITS[name])))
+        )
 
     def _trace(self, _: int) -> None:
         """What the hostile ones say goes into a file, too."""
