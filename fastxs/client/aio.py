@@ -192,10 +192,12 @@ class AsyncClient(_Nodes):
 
     # -- transactions ---------------------------------------------------------------------------------
 
-    def transaction(self) -> AsyncTransaction:
-        """`async with client.transaction() as tx:` begins one, and commits it at the end.  Conflict: somebody
-        interfered."""
-        return AsyncTransaction(self._link)
+    def transaction(self, tx_id: int = 0) -> AsyncTransaction:
+        """`async with client.transaction() as tx:` begins one, and commits it at the end.
+
+        Conflict: somebody interfered.  With a `tx_id`, the one that has this number and was begun before.
+        """
+        return AsyncTransaction(self._link, tx_id)
 
     async def transactions(self, attempts: int = 10) -> AsyncIterator[AsyncTransaction]:
         """`async for tx in client.transactions():` `async with tx:` ... is done again, at most so often, until nobody
@@ -285,12 +287,17 @@ class AsyncTransaction(_Nodes):
     Reads see the store as it was when it began, and its own writes; nobody else sees these before the commit.
     """
 
-    def __init__(self, link: Link, *, retry: bool = False) -> None:
+    def __init__(self, link: Link, tx_id: int = 0, *, retry: bool = False) -> None:
         self._link = link
         self._retry: Final = retry
-        self._begun: Tx | None = None
+        self._begun = Tx(tx_id) if tx_id else None
         self.conflict = False
         """Whether its commit has failed because somebody interfered."""
+
+    @property
+    def tx_id(self) -> int:
+        """Its number on the wire; 0: it has not begun, or is over."""
+        return self._begun.tx_id if self._begun is not None else 0
 
     async def start(self) -> None:
         """Begin.  QuotaExceeded: too many are open."""
@@ -318,7 +325,8 @@ class AsyncTransaction(_Nodes):
         return self._begun
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        if self._begun is None:
+            await self.start()
         return self
 
     async def __aexit__(

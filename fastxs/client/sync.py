@@ -220,9 +220,12 @@ class Client(_Nodes):
 
     # -- transactions ---------------------------------------------------------------------------------
 
-    def transaction(self) -> Transaction:
-        """`with client.transaction() as tx:` begins one, and commits it at the end.  Conflict: somebody interfered."""
-        return Transaction(self._link)
+    def transaction(self, tx_id: int = 0) -> Transaction:
+        """`with client.transaction() as tx:` begins one, and commits it at the end.
+
+        Conflict: somebody interfered.  With a `tx_id`, the one that has this number and was begun before.
+        """
+        return Transaction(self._link, tx_id)
 
     def transactions(self, attempts: int = 10) -> Iterator[Transaction]:
         """`for tx in client.transactions():` `with tx:` ... is done again, at most so often, until nobody interferes.
@@ -311,12 +314,17 @@ class Transaction(_Nodes):
     Reads see the store as it was when it began, and its own writes; nobody else sees these before the commit.
     """
 
-    def __init__(self, link: Link, *, retry: bool = False) -> None:
+    def __init__(self, link: Link, tx_id: int = 0, *, retry: bool = False) -> None:
         self._link = link
         self._retry: Final = retry
-        self._begun: Tx | None = None
+        self._begun = Tx(tx_id) if tx_id else None
         self.conflict = False
         """Whether its commit has failed because somebody interfered."""
+
+    @property
+    def tx_id(self) -> int:
+        """Its number on the wire; 0: it has not begun, or is over."""
+        return self._begun.tx_id if self._begun is not None else 0
 
     def start(self) -> None:
         """Begin.  QuotaExceeded: too many are open."""
@@ -344,7 +352,8 @@ class Transaction(_Nodes):
         return self._begun
 
     def __enter__(self) -> Self:
-        self.start()
+        if self._begun is None:
+            self.start()
         return self
 
     def __exit__(
