@@ -7,12 +7,14 @@ Owns a run, in which three parties act at the same time on one pretend hyperviso
     Neighbour       guests on rings, a kernel on dom0's, clients on sockets
 
 Nobody may notice the hostile ones.  Afterwards the store's own check is clean, no page of the dead is mapped, and
-memory is what it was.  The seed gives what each party does, not how they meet.
+memory is what it was.  The seed gives what each party does, not how they meet.  With crashes, the daemon is killed and
+started again every second: those on rings may not notice that, either.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import shlex
@@ -26,11 +28,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from fastxs.hypervisor.host import KINDS, Host, Kind, available, scratch
+from fastxs.hypervisor.host import KINDS, Host, HostError, Kind, available, scratch
 from fastxs.hypervisor.simxen import build
 from fastxs.hypervisor.simxen.guests import Guests
 from tests.conversations.speak import OK, nul
-from tests.hostile.neighbour import Neighbour, Wrong
+from tests.hostile.neighbour import PATIENCE_S, Neighbour, Wrong
 from tests.hostile.toolstack import HOSTILE, Toolstack
 from tests.support.ring import RingPeer
 from tests.support.wire import Face, Op, Peer
@@ -67,7 +69,9 @@ def scribbling(program: Path, host: Host, seed: int, counts: Counter[str]) -> It
         raise Wrong(f"scribble ended with status {process.returncode}")
 
 
-def neighbourhood(host: Host, guests: Guests, tools: Toolstack, stack: ExitStack, seed: int) -> list[Neighbour]:
+def neighbourhood(
+    host: Host, guests: Guests, tools: Toolstack, stack: ExitStack, seed: int, sockets: int
+) -> list[Neighbour]:
     """Tools on sockets, dom0's kernel, guests on rings: introduced, with a home and a box for mail."""
 
     def neighbour(peer: Face, name: str, base: str, domid: int) -> Neighbour:
@@ -79,7 +83,7 @@ def neighbourhood(host: Host, guests: Guests, tools: Toolstack, stack: ExitStack
         return Neighbour(peer, name, base, random.Random(f"{seed} {name}"))
 
     all_: list[Neighbour] = []
-    for i in range(SOCKETS):
+    for i in range(sockets):
         all_.append(neighbour(stack.enter_context(Peer(host.socket)), f"tool{i}", f"/tools/{i}", 0))
     guests.adopt(0)
     all_.append(neighbour(RingPeer(guests, 0), "kernel", "/kernel", 0))
@@ -87,7 +91,7 @@ def neighbourhood(host: Host, guests: Guests, tools: Toolstack, stack: ExitStack
         guests.create(domid)
         tools.ask(Op.INTRODUCE, nul(domid, 1, 2))
         all_.append(neighbour(RingPeer(guests, domid), f"guest{domid}", "kept", domid))
-    for one in all_[: SOCKETS + 1]:
+    for one in all_[: sockets + 1]:
         one.friends = [other for other in all_ if other is not one]
     return all_
 
@@ -110,35 +114,33 @@ def check(tools: Toolstack, host: Host) -> None:
         raise Wrong(f"check: {answer!r} {faults}")
 
 
-def run(kind: Kind, seconds: float, seed: int) -> dict[str, object]:
+def run(kind: Kind, seconds: float, seed: int, *, crashes: bool = False) -> dict[str, Counter[str]]:
     """What everybody did; Wrong, with the daemon's last words, where somebody noticed."""
     folder = scratch()
     host = Host(kind, folder, default_quotas=True)
     try:
         with host:
-            found = _run(host, seconds, seed)
+            found = _run(host, seconds, seed, crashes)
             status = host.stop()
         said = (folder / "stderr").read_text(errors="replace")
         if kind == "fastxs" and (status or "Sanitizer" in said or "runtime error" in said):
             raise Wrong(f"status {status}: {said}")
         return found
-    except (Wrong, OSError) as error:
+    except (Wrong, OSError, HostError) as error:
         raise Wrong(f"seed {seed}: {error}; the daemon said: {host.stderr()}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(host: Host, seconds: float, seed: int) -> dict[str, object]:
+def _run(host: Host, seconds: float, seed: int, crashes: bool) -> dict[str, Counter[str]]:
     scribbled: Counter[str] = Counter()
-    done: Counter[str] = Counter()
-    steps = rss = 0
     program = compile_scribble(host.folder)
     with ExitStack() as stack:
         chance = random.Random(f"{seed} toolstack")
         tools = Toolstack(host, stack.enter_context(Guests(host.env["SIMXEN_DIR"])), chance)
         stack.callback(tools.close)
         guests = stack.enter_context(Guests(host.env["SIMXEN_DIR"]))
-        neighbours = neighbourhood(host, guests, tools, stack, seed)
+        neighbours = neighbourhood(host, guests, tools, stack, seed, 0 if crashes else SOCKETS)
         for one in neighbours:
             one.begin()
         if chance.randrange(2):
@@ -146,20 +148,7 @@ def _run(host: Host, seconds: float, seed: int) -> dict[str, object]:
         before = heap_used(tools, host) if host.kind == "fastxs" else 0
         tools.begin()
         with scribbling(program, host, seed, scribbled):
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                for one in neighbours:
-                    one.ask()
-                tools.act()
-                for one in neighbours:
-                    one.hear()
-                for one in neighbours:
-                    one.heard.settle()
-                steps += 1
-                if steps % 100 == 0:
-                    rss = max(rss, host.rss_bytes())
-                    if rss > RSS_MAX:
-                        raise Wrong(f"{rss} bytes resident")
+            done = _go_on(host, tools, neighbours, seconds, crashes)
         tools.end()
         for one in neighbours:
             one.end()
@@ -170,7 +159,34 @@ def _run(host: Host, seconds: float, seed: int) -> dict[str, object]:
             after = heap_used(tools, host)
             if after > before:
                 raise Wrong(f"{before} bytes in the heap before, {after} after")
-    return {"steps": steps, "neighbours": done, "toolstack": tools.done, "hostile": scribbled, "rss": rss}
+    return {"neighbours": done, "toolstack": tools.done, "hostile": scribbled}
+
+
+def _go_on(
+    host: Host, tools: Toolstack, neighbours: Sequence[Neighbour], seconds: float, crashes: bool
+) -> Counter[str]:
+    """Steps in which each neighbour asks once, something may happen to a hostile domain, and all listen."""
+    done: Counter[str] = Counter()
+    start = time.monotonic()
+    crash = start + 1 if crashes else math.inf
+    while (now := time.monotonic()) < start + seconds:
+        for one in neighbours:
+            one.ask()
+        tools.act()
+        if now > crash and not any(one.in_transaction for one in neighbours):
+            host.kill()
+            host.start(PATIENCE_S)
+            tools.again()
+            done["crashes"] += 1
+            crash = time.monotonic() + 1
+        for one in neighbours:
+            one.hear()
+        for one in neighbours:
+            one.heard.settle()
+        done["steps"] += 1
+        if done["steps"] % 100 == 0 and host.rss_bytes() > RSS_MAX:
+            raise Wrong(f"{host.rss_bytes()} bytes resident")
+    return done
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -178,17 +194,18 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--daemon", choices=KINDS, default="fastxs")
+    parser.add_argument("--crashes", action="store_true", help="kill and start the daemon every second (fastxs)")
     given = parser.parse_args(words)
     if reason := available(given.daemon):
         parser.error(reason)
     print(f"seed {given.seed}", flush=True)
     try:
-        found = run(given.daemon, given.seconds, given.seed)
+        found = run(given.daemon, given.seconds, given.seed, crashes=given.crashes)
     except Wrong as wrong:
         print(wrong, file=sys.stderr)
         return 1
     for name, value in found.items():
-        print(f"{name:<12}{dict(value) if isinstance(value, Counter) else value}")
+        print(f"{name:<12}{dict(value)}")
     return 0
 
 

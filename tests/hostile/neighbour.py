@@ -66,6 +66,8 @@ class Neighbour:
         self.done: Final[Counter[str]] = Counter()
         self.friends: Sequence[Neighbour] = ()
         """To whom it may write."""
+        self.in_transaction = False
+        """A daemon that crashes now may make it fail."""
         self._peer: Final = peer
         self._base: Final = base
         self._chance: Final = chance
@@ -174,6 +176,7 @@ class Neighbour:
 
     def _transact(self) -> Script:
         """Nobody else writes here: it must succeed, and be seen by nobody before its end, or after an abort."""
+        self.in_transaction = True
         reply = yield Op.TRANSACTION_START, b"\0", 0
         tx = int(reply.payload[:-1])
         changes: dict[str, bytes | None] = {}
@@ -191,6 +194,7 @@ class Neighbour:
                 self._expect((yield Op.WRITE, nul(path) + value, tx), OK)
         commit = self._chance.random() < 0.8
         self._expect((yield Op.TRANSACTION_END, nul("T" if commit else "F"), tx), OK)
+        self.in_transaction = False
         if commit:
             self.done["commits"] += 1
             for path, new in changes.items():
@@ -216,6 +220,7 @@ class Neighbour:
             yield from self._read()
             return
         end = time.monotonic() + PATIENCE_S
+        self.in_transaction = True
         while True:
             reply = yield Op.TRANSACTION_START, b"\0", 0
             tx = int(reply.payload[:-1])
@@ -228,6 +233,7 @@ class Neighbour:
             self.done["conflicts"] += 1
             if time.monotonic() > end:
                 raise Wrong(f"{self.name}: others write, and no transaction has succeeded in {PATIENCE_S} s")
+        self.in_transaction = False
         self._expect(reply, OK)
 
     def _farewell(self) -> Script:

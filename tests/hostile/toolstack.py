@@ -43,10 +43,10 @@ class Toolstack:
         self._host: Final = host
         self._guests: Final = guests
         self._chance: Final = chance
-        self._peer: Final = Peer(host.socket)
+        self._peer = Peer(host.socket)
         self._own: Final = host.kind == "fastxs"
         """Else Xen 4.17's daemons are spared what they have not got or what ends them, and may tell a death twice."""
-        self._heard: Final = Heard(self._peer, "toolstack", exact=self._own)
+        self._heard = Heard(self._peer, "toolstack", exact=self._own)
         self._port: Final = dict.fromkeys(HOSTILE, 2)
         self._introduced: Final[set[int]] = set()
         self._shut: Final[set[int]] = set()
@@ -61,13 +61,23 @@ class Toolstack:
         """Every hostile domain exists, so that each has a page of its own, and has where to meet the others."""
         self._must(Op.MKDIR, nul("/shared"))
         self._must(Op.SET_PERMS, nul("/shared", "b0"))
+        self._listen()
+        for domid in HOSTILE:
+            self._make(domid)
+
+    def _listen(self) -> None:
         for special in ("@introduceDomain", "@releaseDomain"):
             # With depth, the event names the domain (SPEC 1.5).
             self._must(Op.WATCH, nul(special, "t", 1) if self._own else nul(special, "t"))
             self._heard.expect(special, "t")
         self._heard.settle()
-        for domid in HOSTILE:
-            self._make(domid)
+
+    def again(self) -> None:
+        """On a new connection, since the daemon has crashed: of a client's sockets it knows nothing."""
+        self.close()
+        self._peer = Peer(self._host.socket)
+        self._heard = Heard(self._peer, "toolstack", exact=self._own)
+        self._listen()
 
     def act(self) -> None:
         """Perhaps one thing to one of them; returns when the daemon has said all that is due."""
