@@ -1,7 +1,6 @@
 """The client for asyncio: the names that users see, the same as in `sync`.
 
-Owns how a task waits for an event: on nothing but that, so that it can be cancelled at any time.  The rest is said to
-the link (tasks), in requests (requests).
+Owns what they mean, in terms of requests (requests).  How one waits is the link's business (tasks).
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from typing import Any, Final, Self, TypeAlias, TypeVar, overload
 
 from fastxs.client import requests
 from fastxs.client.errors import Closed, Conflict, Disconnected, InvalidRequest, NotFound, XenStoreError
-from fastxs.client.events import Event, EventQueue
+from fastxs.client.events import Event
 from fastxs.client.requests import Node, Op, Path, Perm, Request, Steps, Values
 from fastxs.client.session import NO_TX, RAISE, Exchange, Tx
-from fastxs.client.tasks import Link
+from fastxs.client.tasks import Events, Link
 from fastxs.client.transports import Dial, dial
 
 __all__ = ["AsyncClient", "AsyncMonitor", "AsyncTransaction"]
@@ -345,7 +344,7 @@ class AsyncTransaction(_Nodes):
                 raise
 
 
-class AsyncMonitor(EventQueue):
+class AsyncMonitor:
     """Watches, and their events in the order in which they came; for any number of tasks.
 
     Iterating over it waits for events, and ends when it or the client is closed.  A monitor that nobody holds any more
@@ -353,12 +352,11 @@ class AsyncMonitor(EventQueue):
     """
 
     def __init__(self, link: Link, due: tuple[Path, Any, int | None, int | None] | None = None) -> None:
-        super().__init__()
         self._link: Final = link
-        self._stirred: Final = asyncio.Event()
+        self._events: Final = Events()
         self._due = due
         """A watch that is still to be set, of `AsyncClient.watch`."""
-        link.enlist(self)
+        link.enlist(self._events)
 
     async def watch(
         self, path: Path, token: Any = None, *, depth: int | None = None, try_depth: int | None = None
@@ -369,17 +367,17 @@ class AsyncMonitor(EventQueue):
         (InvalidRequest: this daemon cannot; `try_depth` then watches without a limit).  Special paths are
         `@introduceDomain` and `@releaseDomain`.  AlreadyExists: this monitor has a watch with that path and token.
         """
-        key = self.new_key(path, token)
+        key = self._events.new_key(path, token)
         try:
-            await self._link.watch(self, *key, depth if try_depth is None else try_depth)
+            await self._link.watch(self._events, *key, depth if try_depth is None else try_depth)
         except InvalidRequest:
             if try_depth is None:
                 raise
-            await self._link.watch(self, *key, None)
+            await self._link.watch(self._events, *key, None)
 
     async def unwatch(self, path: Path, token: Any = None) -> None:
         """End a watch; events of it that wait are dropped.  NotFound: there is none such."""
-        await self._link.unwatch([self.find(path, token)])
+        await self._link.unwatch([self._events.find(path, token)])
 
     async def _begin(self) -> None:
         if self._due is not None:
@@ -389,14 +387,11 @@ class AsyncMonitor(EventQueue):
     async def read(self) -> Event:
         """The next event; waits for it."""
         await self._begin()
-        while (event := self.check()) is None:
-            self._stirred.clear()
-            await self._stirred.wait()
-        return event
+        return await self._events.read()
 
     def check(self) -> Event | None:
         """The next event if there is one; does not wait."""
-        return self.take()
+        return self._events.take()
 
     def wait(self) -> AsyncIterator[Event]:
         """All events; the same as iterating over the monitor itself."""
@@ -404,15 +399,10 @@ class AsyncMonitor(EventQueue):
 
     async def close(self) -> None:
         """End all its watches, wake whoever waits for their events.  Idempotent."""
-        watches = [*self._watches.values()]
-        self._watches.clear()
-        self.end(Closed.of())
+        watches = self._events.close()
         if watches:
             with suppress(Disconnected):
                 await self._link.unwatch(watches)
-
-    def _wake(self) -> None:
-        self._stirred.set()
 
     def __aiter__(self) -> Self:
         return self
@@ -433,5 +423,4 @@ class AsyncMonitor(EventQueue):
         await self.close()
 
     def __del__(self) -> None:
-        if self._watches:
-            self._link.drop(self._watches.values())
+        self._link.drop(self._events.close())

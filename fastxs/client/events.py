@@ -1,7 +1,7 @@
-"""What watches tell, and where it waits until somebody asks.
+"""What watches tell, and where that waits until somebody asks.
 
-Owns events, watches and the queue that both clients' monitors are made of.  Refuses to know requests, threads and
-loops: a monitor says how its reader is woken.
+Owns events, watches, and the queue of one monitor.  Refuses to know requests, threads and loops: how a reader waits and
+is woken is told by those who make a queue for them (threads, tasks).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from typing import Any, Final, NamedTuple
 
-from fastxs.client.errors import AlreadyExists, NotFound, XenStoreError
+from fastxs.client.errors import AlreadyExists, Closed, NotFound, XenStoreError
 from fastxs.client.requests import Path, word
 
 __all__ = ["UNREAD_MAX", "Event", "EventQueue", "Reconnected", "Watch"]
@@ -38,11 +38,11 @@ class Reconnected(Event):
 class Watch:
     """One watch of one monitor; `wire` is its token on the wire, where no two watches of a client have the same."""
 
-    __slots__ = ("__weakref__", "depth", "monitor", "path", "token", "wire")
+    __slots__ = ("depth", "path", "queue", "token", "wire")
 
-    def __init__(self, monitor: EventQueue, path: bytes, token: Any, depth: int | None, wire: bytes) -> None:
+    def __init__(self, queue: EventQueue, path: bytes, token: Any, depth: int | None, wire: bytes) -> None:
         # Weakly: a monitor that nobody holds any more is to be collected, and its watches with it.
-        self.monitor: Final = weakref.ref(monitor)
+        self.queue: Final = weakref.ref(queue)
         self.path: Final = path
         self.token: Final = token
         self.depth = depth
@@ -60,9 +60,14 @@ class EventQueue:
         self._watches: Final[dict[tuple[bytes, Any], Watch]] = {}
         self._over: XenStoreError | None = None
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         """Whoever waits for an event looks again."""
         raise NotImplementedError
+
+    @property
+    def watches(self) -> list[Watch]:
+        """Those that tell their events here."""
+        return [*self._watches.values()]
 
     def new_key(self, path: Path, token: Any) -> tuple[bytes, Any]:
         """Path and token of a watch to be.  AlreadyExists: there is one; XenStoreError: nothing will come any more."""
@@ -90,10 +95,10 @@ class EventQueue:
         """One more.  Past UNREAD_MAX all that wait become one event for each watch, with the watch's own path, as its
         first event was: memory is bounded by the watches, and nothing is lost in silence."""
         if len(self._items) >= UNREAD_MAX:
-            self._items = deque((each, Event(each.path, each.token)) for each in list(self._watches.values()))
+            self._items = deque((each, Event(each.path, each.token)) for each in self.watches)
         else:
             self._items.append((watch, event))
-        self._wake()
+        self.wake()
 
     def drop(self, watch: Watch) -> None:
         """Forget the watch and what it has told."""
@@ -101,10 +106,22 @@ class EventQueue:
             del self._watches[watch.path, watch.token]
         self._items = deque(item for item in list(self._items) if item[0] is not watch)
 
+    def close(self) -> list[Watch]:
+        """Nobody will read any more; the watches that are to be ended now."""
+        watches = self.watches
+        self._watches.clear()
+        self.end(Closed.of())
+        return watches
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether one who waits has to wait on."""
+        return not self._items and self._over is None
+
     def end(self, error: XenStoreError) -> None:
         """Nothing will come any more: what waits can still be taken, then there is only this error."""
         self._over = error
-        self._wake()
+        self.wake()
 
     def take(self) -> Event | None:
         """The oldest event; None: there is none now.  XenStoreError: there will be none, or a watch could not be set

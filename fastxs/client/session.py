@@ -155,19 +155,19 @@ class Session:
 
     # -- watches --------------------------------------------------------------------------------
 
-    def watch(self, monitor: EventQueue, path: bytes, token: Any, depth: int | None) -> Watch:
+    def watch(self, queue: EventQueue, path: bytes, token: Any, depth: int | None) -> Watch:
         """A new watch, to be known before its WATCH is sent: its first event may come before the reply."""
-        watch = Watch(monitor, path, token, depth, b"%d" % next(self._tokens))
+        watch = Watch(queue, path, token, depth, b"%d" % next(self._tokens))
         self.watches[watch.wire] = watch
-        monitor.add(watch)
+        queue.add(watch)
         return watch
 
     def unwatch(self, watch: Watch) -> None:
         """Forget it and its events, those that are still under way as well."""
         self.watches.pop(watch.wire, None)
-        monitor = watch.monitor()
-        if monitor is not None:
-            monitor.drop(watch)
+        queue = watch.queue()
+        if queue is not None:
+            queue.drop(watch)
 
     def sweep(self, dropped: deque[Watch]) -> None:
         """Queue an UNWATCH, whose reply nobody awaits, for watches whose monitors are no more."""
@@ -183,9 +183,9 @@ class Session:
         self.epoch += 1
         self._inbox = []
         self._outbox = memoryview(b""), [], []
-        for monitor in {watch.monitor() for watch in self.watches.values()} - {None}:
-            assert monitor is not None
-            monitor.put(None, Reconnected(b"", None))
+        for queue in {watch.queue() for watch in self.watches.values()}:
+            if queue is not None:
+                queue.put(None, Reconnected(b"", None))
         for watch in list(self.watches.values()):
             self._watch_again(watch)
 
@@ -193,9 +193,9 @@ class Session:
         exchange = self.post_one(requests.watch(watch.path, watch.wire, watch.depth))
 
         def tell() -> None:
-            monitor, error = watch.monitor(), exchange.error
-            if monitor is not None and error is not None and not isinstance(error, Disconnected):
-                monitor.put(watch, error)
+            queue, error = watch.queue(), exchange.error
+            if queue is not None and error is not None and not isinstance(error, Disconnected):
+                queue.put(watch, error)
 
         exchange.notify = tell
 
@@ -329,6 +329,6 @@ class Session:
     def _event(self, payload: bytes) -> None:
         path, _, rest = payload.partition(b"\0")
         watch = self.watches.get(rest.partition(b"\0")[0])
-        monitor = None if watch is None else watch.monitor()
-        if watch is not None and monitor is not None:
-            monitor.put(watch, Event(path, watch.token))
+        queue = None if watch is None else watch.queue()
+        if watch is not None and queue is not None:
+            queue.put(watch, Event(path, watch.token))

@@ -1,16 +1,12 @@
 """The client for threads: the names that users see.
 
-Owns how a thread waits for an event: on a lock of its own, holding nothing, so that to interrupt or to kill it (even by
-pthread_cancel) disturbs nobody.  The rest is said to the link (threads), in requests (requests).
+Owns what they mean, in terms of requests (requests).  How one waits is the link's business (threads).
 """
 
 from __future__ import annotations
 
-import math
 import os
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -18,10 +14,10 @@ from typing import Any, Final, Self, TypeAlias, TypeVar, overload
 
 from fastxs.client import requests
 from fastxs.client.errors import Closed, Conflict, Disconnected, InvalidRequest, NotFound, XenStoreError
-from fastxs.client.events import Event, EventQueue
+from fastxs.client.events import Event
 from fastxs.client.requests import Node, Op, Path, Perm, Request, Steps, Values
 from fastxs.client.session import NO_TX, RAISE, Exchange, Tx
-from fastxs.client.threads import Link
+from fastxs.client.threads import Events, Link
 from fastxs.client.transports import Dial, dial
 
 __all__ = ["Client", "Monitor", "Transaction"]
@@ -372,7 +368,7 @@ class Transaction(_Nodes):
                 raise
 
 
-class Monitor(EventQueue):
+class Monitor:
     """Watches, and their events in the order in which they came; for any number of threads.
 
     Iterating over it waits for events, and ends when it or the client is closed.  A monitor that nobody holds any more
@@ -380,11 +376,9 @@ class Monitor(EventQueue):
     """
 
     def __init__(self, link: Link) -> None:
-        super().__init__()
         self._link: Final = link
-        self._gates: Final[deque[threading.Lock]] = deque()
-        self._fd = -1
-        link.enlist(self)
+        self._events: Final = Events()
+        link.enlist(self._events)
 
     def watch(self, path: Path, token: Any = None, *, depth: int | None = None, try_depth: int | None = None) -> None:
         """Be told of every change of `path` and of what is below it; the first event comes at once, without a change.
@@ -393,50 +387,29 @@ class Monitor(EventQueue):
         (InvalidRequest: this daemon cannot; `try_depth` then watches without a limit).  Special paths are
         `@introduceDomain` and `@releaseDomain`.  AlreadyExists: this monitor has a watch with that path and token.
         """
-        key = self.new_key(path, token)
+        key = self._events.new_key(path, token)
         try:
-            self._link.watch(self, *key, depth if try_depth is None else try_depth)
+            self._link.watch(self._events, *key, depth if try_depth is None else try_depth)
         except InvalidRequest:
             if try_depth is None:
                 raise
-            self._link.watch(self, *key, None)
+            self._link.watch(self._events, *key, None)
 
     def unwatch(self, path: Path, token: Any = None) -> None:
         """End a watch; events of it that wait are dropped.  NotFound: there is none such."""
-        self._link.unwatch([self.find(path, token)])
+        self._link.unwatch([self._events.find(path, token)])
 
     def read(self, timeout_s: float | None = None) -> Event:
         """The next event; waits for it.  TimeoutError: for so long there was none."""
-        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        while (event := self.check()) is None:
-            gate = threading.Lock()
-            gate.acquire()
-            self._gates.append(gate)
-            try:
-                # What came since the check has perhaps not seen the gate.
-                waits = not self._items and self._over is None
-                left = -1 if timeout_s is None else max(0.0, deadline - time.monotonic())
-                if waits and not gate.acquire(timeout=left):
-                    raise TimeoutError(f"no event within {timeout_s:g} s")
-            finally:
-                with suppress(ValueError):
-                    self._gates.remove(gate)
-        return event
+        return self._events.read(timeout_s)
 
     def check(self) -> Event | None:
         """The next event if there is one; does not wait."""
-        event = self.take()
-        if event is None and self._fd >= 0:
-            with suppress(BlockingIOError):
-                os.eventfd_read(self._fd)
-            event = self.take()
-        return event
+        return self._events.check()
 
     def fileno(self) -> int:
-        """A descriptor that polls readable while there are events: `check` until it says None.  `close` closes it."""
-        if self._fd < 0:
-            self._fd = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        return self._fd
+        """A descriptor, the monitor's own, that polls readable while there are events: `check` until it says None."""
+        return self._events.fileno()
 
     def wait(self) -> Iterator[Event]:
         """All events; the same as iterating over the monitor itself."""
@@ -444,22 +417,10 @@ class Monitor(EventQueue):
 
     def close(self) -> None:
         """End all its watches, wake whoever waits for their events.  Idempotent."""
-        watches = [*self._watches.values()]
-        self._watches.clear()
-        self.end(Closed.of())
+        watches = self._events.close()
         if watches:
             with suppress(Disconnected):
                 self._link.unwatch(watches)
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def _wake(self) -> None:
-        for _ in range(len(self._gates)):
-            with suppress(IndexError):
-                self._gates.popleft().release()
-        if self._fd >= 0:
-            os.eventfd_write(self._fd, 1)
 
     def __iter__(self) -> Self:
         return self
@@ -479,7 +440,4 @@ class Monitor(EventQueue):
         self.close()
 
     def __del__(self) -> None:
-        if self._watches:
-            self._link.drop(self._watches.values())
-        if self._fd >= 0:
-            os.close(self._fd)
+        self._link.drop(self._events.close())

@@ -1,9 +1,9 @@
 """One connection, used by the tasks of one loop.
 
-Owns when bytes move: requests of all tasks are gathered and sent once per turn of the loop, replies are handed out as
-they come, in whatever order.  So tasks that ask at the same time are pipelined without knowing it.  A task that is
-cancelled while it waits leaves nothing behind: a watch or a transaction that it was about to get is given back when the
-daemon has answered.
+Owns when bytes move, and how one waits for an event.  Requests of all tasks are gathered and sent once per turn of the
+loop, replies are handed out as they come, in whatever order: so tasks that ask at the same time are pipelined without
+knowing it.  A task that is cancelled while it waits leaves nothing behind: a watch or a transaction that it was about
+to get is given back when the daemon has answered.
 
 Refuses to know bytes (session), requests (requests), ways to the daemon (transports) and the users' names (aio).
 """
@@ -22,14 +22,32 @@ from typing import Any, Final, TypeVar
 
 from fastxs.client import requests
 from fastxs.client.errors import Closed, Disconnected, XenStoreError
-from fastxs.client.events import EventQueue, Watch
+from fastxs.client.events import Event, EventQueue, Watch
 from fastxs.client.requests import Request
 from fastxs.client.session import NO_TX, Exchange, Session, Tx, outcomes
 from fastxs.client.transports import RETRY_MAX_S, RETRY_S, Dial, Transport
 
-__all__ = ["Link"]
+__all__ = ["Events", "Link"]
 
 T = TypeVar("T")
+
+
+class Events(EventQueue):
+    """A monitor's events, for tasks to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stirred: Final = asyncio.Event()
+
+    async def read(self) -> Event:
+        """The next event."""
+        while (event := self.take()) is None:
+            self._stirred.clear()
+            await self._stirred.wait()
+        return event
+
+    def wake(self) -> None:
+        self._stirred.set()
 
 
 class Link:
@@ -42,7 +60,7 @@ class Link:
         self._dial: Final = dial
         self._reconnect_s: Final = reconnect_s
         self._session: Final = Session()
-        self._monitors: Final[weakref.WeakSet[EventQueue]] = weakref.WeakSet()
+        self._queues: Final[weakref.WeakSet[EventQueue]] = weakref.WeakSet()
         self._dropped: Final[deque[Watch]] = deque()
         self._over: Disconnected | None = None
         """Why there is no connection, and will be none."""
@@ -69,8 +87,8 @@ class Link:
         self._over = error
         self._is_over.set()
         self._disconnect(error)
-        for monitor in [*self._monitors]:
-            monitor.end(error)
+        for queue in [*self._queues]:
+            queue.end(error)
 
     def __del__(self) -> None:
         if self._transport is not None:
@@ -118,16 +136,16 @@ class Link:
         tx_id = await self.ask(requests.transaction_start(), NO_TX)
         return Tx(tx_id, self._session.epoch)
 
-    def enlist(self, monitor: EventQueue) -> None:
+    def enlist(self, queue: EventQueue) -> None:
         """One more whom the connection's end is told."""
-        self._monitors.add(monitor)
+        self._queues.add(queue)
         if self._over is not None:
-            monitor.end(self._over)
+            queue.end(self._over)
 
-    async def watch(self, monitor: EventQueue, path: bytes, token: Any, depth: int | None) -> None:
-        """Set a watch, which tells its events to that monitor."""
+    async def watch(self, queue: EventQueue, path: bytes, token: Any, depth: int | None) -> None:
+        """Set a watch, which tells its events to that queue."""
         await self._ready()
-        watch = self._session.watch(monitor, path, token, depth)
+        watch = self._session.watch(queue, path, token, depth)
         try:
             await self.ask(requests.watch(path, watch.wire, depth), NO_TX)
         except BaseException:
@@ -145,7 +163,7 @@ class Link:
     def drop(self, watches: Iterable[Watch]) -> None:
         """Their monitor is no more.  From anywhere, a garbage collection in another thread included."""
         self._dropped.extend(watches)
-        if self._loop is not None:
+        if self._dropped and self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._flush)
 

@@ -1,8 +1,12 @@
 """One connection, used by threads.
 
-Owns who may use it when, and how one waits for it.  A request's own thread sends it and reads until its reply is there,
-under one lock, so a plain read costs two system calls and one wait.  Once there is a watch, a thread of the link's own,
-the reader, reads whatever comes while nobody asks; a request takes the reading over from it and gives it back.
+Owns who may use it when, and how one waits for it, or for an event.  A request's own thread sends it and reads until
+its reply is there, under one lock, so a plain read costs two system calls and one wait.  Once there is a watch, a thread
+of the link's own, the reader, reads whatever comes while nobody asks; a request takes the reading over from it and gives
+it back.
+
+Whoever waits for an event waits on a lock of his own and holds nothing: to interrupt or to kill him (even by
+pthread_cancel) disturbs nobody, and `close` from any thread wakes everybody.
 
 Refuses to know bytes (session), requests (requests), ways to the daemon (transports) and the users' names (sync).
 """
@@ -23,14 +27,69 @@ from typing import Any, Final, TypeVar
 
 from fastxs.client import requests
 from fastxs.client.errors import Closed, Disconnected, XenStoreError
-from fastxs.client.events import EventQueue, Watch
+from fastxs.client.events import Event, EventQueue, Watch
 from fastxs.client.requests import Request
 from fastxs.client.session import NO_TX, Exchange, Session, Tx, outcomes
 from fastxs.client.transports import RETRY_MAX_S, RETRY_S, Dial, Transport
 
-__all__ = ["Link"]
+__all__ = ["Events", "Link"]
 
 T = TypeVar("T")
+
+
+class Events(EventQueue):
+    """A monitor's events, for threads to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._gates: Final[deque[threading.Lock]] = deque()
+        """The locks of those who wait."""
+        self._fd = -1
+        """An eventfd that says so, too, once somebody has asked for one."""
+
+    def read(self, timeout_s: float | None) -> Event:
+        """The next event.  TimeoutError: there was none for so long; None: for ever."""
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while (event := self.check()) is None:
+            gate = threading.Lock()
+            gate.acquire()
+            self._gates.append(gate)
+            try:
+                left = -1 if timeout_s is None else max(0.0, deadline - time.monotonic())
+                # Empty, still: who put something in since the check has perhaps not seen the gate.
+                if self.is_empty and not gate.acquire(timeout=left):
+                    raise TimeoutError(f"no event within {timeout_s:g} s")
+            finally:
+                with suppress(ValueError):
+                    self._gates.remove(gate)
+        return event
+
+    def check(self) -> Event | None:
+        """The next event; None: there is none now."""
+        event = self.take()
+        if event is None and self._fd >= 0:
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._fd)
+            event = self.take()
+        return event
+
+    def fileno(self) -> int:
+        """A descriptor that polls readable until `check` has said None."""
+        if self._fd < 0:
+            self._fd = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return self._fd
+
+    def wake(self) -> None:
+        for _ in range(len(self._gates)):
+            with suppress(IndexError):
+                self._gates.popleft().release()
+        if self._fd >= 0:
+            os.eventfd_write(self._fd, 1)
+
+    def __del__(self) -> None:
+        # Not before: the reader may be just about to write to it.
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 class Link:
@@ -55,7 +114,7 @@ class Link:
         self._asking: Final = threading.Lock()
         """Held while bytes move: then whoever gets `_lock` has only interrupted himself."""
         self._session: Final = Session()
-        self._monitors: Final[weakref.WeakSet[EventQueue]] = weakref.WeakSet()
+        self._queues: Final[weakref.WeakSet[EventQueue]] = weakref.WeakSet()
         self._transport: Transport | None = None
         self._poll = select.poll()
         self._epoll: select.epoll | None = None
@@ -90,8 +149,8 @@ class Link:
     def _end(self, error: Disconnected) -> None:
         self._over = error
         self._disconnect(error)
-        for monitor in [*self._monitors]:
-            monitor.end(error)
+        for queue in [*self._queues]:
+            queue.end(error)
         if self._epoll is None:  # else it has still to be woken, and does this at its end
             self._forget_wake()
 
@@ -140,19 +199,19 @@ class Link:
             tx_id = self.ask(requests.transaction_start(), NO_TX)
             return Tx(tx_id, self._session.epoch)
 
-    def enlist(self, monitor: EventQueue) -> None:
+    def enlist(self, queue: EventQueue) -> None:
         """One more whom the connection's end is told."""
         with self._lock:
-            self._monitors.add(monitor)
+            self._queues.add(queue)
             if self._over is not None:
-                monitor.end(self._over)
+                queue.end(self._over)
 
-    def watch(self, monitor: EventQueue, path: bytes, token: Any, depth: int | None) -> None:
-        """Set a watch, which tells its events to that monitor."""
+    def watch(self, queue: EventQueue, path: bytes, token: Any, depth: int | None) -> None:
+        """Set a watch, which tells its events to that queue."""
         with self._lock:
             self._ready()
             self._start_reader()
-            watch = self._session.watch(monitor, path, token, depth)
+            watch = self._session.watch(queue, path, token, depth)
             try:
                 self.ask(requests.watch(path, watch.wire, depth), NO_TX)
             except BaseException:
@@ -171,7 +230,8 @@ class Link:
     def drop(self, watches: Iterable[Watch]) -> None:
         """Their monitor is no more.  From anywhere, a garbage collection in the middle of a request included."""
         self._dropped.extend(watches)
-        self._poke()
+        if self._dropped:
+            self._poke()
 
     # -- the connection (all with the lock) -----------------------------------------------------------
 

@@ -18,7 +18,7 @@ from tests.support.wire import Message, Op, Splitter, pack
 class Silent(EventQueue):
     """A queue whose reader asks by himself."""
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         pass
 
     def all(self) -> list[Event]:

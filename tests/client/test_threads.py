@@ -79,7 +79,7 @@ def test_a_thousand_interrupts_of_one_who_waits_for_a_watch(fastxs_host: Host) -
                 raise AssertionError("there was no event")
         client.write("/a/b", b"")
         assert monitor.read(WAIT_S).path == b"/a/b"
-        assert len(monitor._gates) == 0
+        assert len(monitor._events._gates) == 0
 
 
 def test_interrupts_at_any_point_of_a_request_leave_the_connection_whole(fastxs_host: Host) -> None:
