@@ -14,7 +14,8 @@ The design, ground floor first; a room knows those above it in this list only:
     events       events, watches, and the queue where events wait
     session      one connection's state without any I/O: request ids, framing, who gets which reply and which event
     transports   unix socket, /dev/xen/xenbus; a ring of the pretend hypervisor has the same face
-    sync, aio    who waits for what, and how: threads and locks, tasks and futures; the same names in both
+    threads      a connection used by threads: when bytes move, how one waits      tasks      the same by tasks
+    sync         the names that users of threads see                               aio        the same for asyncio
 
 Paths are bytes or str, values are bytes, any bytes.  Watches have tokens of their own on the wire, so that no two
 monitors of a client disturb each other, and whoever waits for an event holds nothing that others need.

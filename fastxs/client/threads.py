@@ -1,9 +1,9 @@
 """One connection, used by threads.
 
 Owns who may use it when, and how one waits for it, or for an event.  A request's own thread sends it and reads until
-its reply is there, under one lock, so a plain read costs two system calls and one wait.  Once there is a watch, a thread
-of the link's own, the reader, reads whatever comes while nobody asks; a request takes the reading over from it and gives
-it back.
+its reply is there, under one lock, so a plain read costs two system calls and one wait.  Once there is a watch, a
+thread of the link's own, the reader, reads whatever comes while nobody asks; a request takes the reading over from it
+and gives it back.
 
 Whoever waits for an event waits on a lock of his own and holds nothing: to interrupt or to kill him (even by
 pthread_cancel) disturbs nobody, and `close` from any thread wakes everybody.

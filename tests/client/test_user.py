@@ -23,6 +23,16 @@ def test_it_runs(fastxs_host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "done\n"
 
 
+def test_the_manuals_examples_run(fastxs_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, as a reader would type them."""
+    monkeypatch.setenv("XENSTORED_PATH", str(fastxs_host.socket))
+    examples = re.findall(r"^```python\n(.*?)^```", DOCS.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(examples) == 5
+    names: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example, DOCS.name, "exec"), names)
+
+
 def test_it_uses_every_public_name() -> None:
     assert [name for name in client.__all__ if not re.search(rf"\b{name}\b", SOURCE)] == []
 
@@ -76,4 +86,3 @@ def test_mypy_finds_nothing_in_it() -> None:
         check=False,
     )
     assert checked.stdout + checked.stderr == ""
-    _ = DOCS
