@@ -14,7 +14,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -110,16 +110,19 @@ def _process(pid: str) -> str:
 
 
 @contextmanager
-def hold_socket(path: str, backlog: int, outlived: Sequence[int] = ()) -> Iterator[socket.socket]:
+def hold_socket(
+    path: str, backlog: int, outlived: Sequence[int] = (), *, stays: bool = False
+) -> Iterator[socket.socket]:
     """The listening unix socket at `path`, mode 0600; its name is removed at the end if it is still ours.
 
-    `outlived` are listening sockets of the process before this one (taken over): the one at `path` goes on.
+    `outlived` are listening sockets of the process before this one (taken over): the one that `path` leads to goes on.
+    Where somebody keeps the socket, the name `stays`: whoever connects waits for the next process.
 
     The backlog is large because a toolstack that restarts opens thousands of connections at once: past the backlog a
     client's connect() blocks, or fails with EAGAIN if it does not want to.  The kernel caps it at net.core.somaxconn.
     Call it with a lock held (`hold_pid_file`): between looking and binding there is a gap.
     """
-    with _go_on(path, outlived) or hold_name(path, socket.SOCK_STREAM) as listener:
+    with _go_on(path, backlog, outlived) or hold_name(path, socket.SOCK_STREAM, stays=stays) as listener:
         try:
             listener.listen(backlog)
         except OSError as error:
@@ -128,7 +131,7 @@ def hold_socket(path: str, backlog: int, outlived: Sequence[int] = ()) -> Iterat
 
 
 @contextmanager
-def hold_name(path: str, kind: socket.SocketKind) -> Iterator[socket.socket]:
+def hold_name(path: str, kind: socket.SocketKind, *, stays: bool = False) -> Iterator[socket.socket]:
     """A non-blocking unix socket of that kind, bound to `path`, mode 0600, as `hold_socket`'s but for the listening."""
     need_folder(os.path.dirname(path), "the socket")
     with socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as bound:
@@ -142,38 +145,45 @@ def hold_name(path: str, kind: socket.SocketKind) -> Iterator[socket.socket]:
             ours = os.stat(path)
         except OSError as error:
             raise StartError(f"cannot listen on {path}: {reason(error)}") from None
-        with _named(path, ours):
+        try:
             yield bound
+        finally:
+            with suppress(OSError):
+                if not stays and os.path.samestat(os.stat(path), ours):
+                    os.unlink(path)
 
 
-@contextmanager
-def _named(path: str, ours: os.stat_result) -> Iterator[None]:
-    """The name is removed at the end, if it is still ours."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            if os.path.samestat(os.stat(path), ours):
-                os.unlink(path)
-
-
-def _go_on(path: str, descriptors: Sequence[int]) -> AbstractContextManager[socket.socket] | None:
-    """The one of these sockets that is still what `path` leads to; the others are closed."""
+def _go_on(path: str, backlog: int, descriptors: Sequence[int]) -> socket.socket | None:
+    """The one of these listening sockets that `path` leads to; the others are closed."""
     found = None
     for fd in descriptors:
         one = socket.socket(fileno=fd)
-        if found is None and one.getsockname() == path and os.path.exists(path):
+        one.setblocking(False)
+        if found is None and one.getsockname() == path and _leads_to(path, one, backlog):
             found = one
         else:
             one.close()
-    return None if found is None else _hold_found(found, path)
+    return found
 
 
-@contextmanager
-def _hold_found(found: socket.socket, path: str) -> Iterator[socket.socket]:
-    with found, _named(path, os.stat(path)):
-        found.setblocking(False)
-        yield found
+def _leads_to(path: str, listener: socket.socket, backlog: int) -> bool:
+    """Whether who connects there comes to us: another socket may have taken the name, and ours would wait in vain."""
+    listener.listen(backlog)  # from now on, peers are told that this process did that
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # its queue is full: it is ours, that nobody served for a while
+            return True
+        except OSError:
+            return False
+        return _server(probe) == os.getpid()
+
+
+def _server(client: socket.socket) -> int:
+    """The pid that called listen(), as the kernel remembers it; 0 for datagrams."""
+    pid: int = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return pid
 
 
 def _clear(path: str, kind: socket.SocketKind) -> None:
@@ -193,9 +203,7 @@ def _clear(path: str, kind: socket.SocketKind) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
             return
-        # Who called listen(), as the kernel remembers it; 0 for datagrams.
-        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        raise StartError(f"already running: {path} is served by {_process(str(pid or ''))}")
+        raise StartError(f"already running: {path} is served by {_process(str(_server(probe) or ''))}")
 
 
 def answers(path: str, timeout_s: float) -> bool:

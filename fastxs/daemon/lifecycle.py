@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastxs.daemon import logs
 from fastxs.daemon.claims import StartError, answers, hold_pid_file, hold_socket, need_folder, reason
 from fastxs.daemon.config import Config
-from fastxs.daemon.notify import CONNECTION, LISTENER, channel, inherited, notify, store
+from fastxs.daemon.notify import CONNECTION, LISTENER, channel, forget, inherited, notify, store
 from fastxs.daemon.process import detach, raise_descriptor_limit, set_name
 
 if TYPE_CHECKING:
@@ -149,15 +149,16 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
         stack.enter_context(hold_pid_file(f"{daemon.socket_path}.lock", "the lock"))
         if daemon.pid_file is not None:
             stack.enter_context(hold_pid_file(daemon.pid_file))
+        keeper = channel()
         kept = was.pop(LISTENER, [])
-        listener = stack.enter_context(hold_socket(daemon.socket_path, daemon.backlog, kept))
-        if listener.fileno() not in kept:
-            store(LISTENER, listener.fileno())
+        listener = stack.enter_context(hold_socket(daemon.socket_path, daemon.backlog, kept, stays=keeper is not None))
+        if kept:
+            forget(LISTENER)  # one that has lost its name, perhaps
+        store(LISTENER, listener.fileno())
         raise_descriptor_limit()
         engine, trace, hypervisor = _build(config, stack, was.pop(CONNECTION, []))
         for fd in (fd for fds in was.values() for fd in fds):  # of names that mean nothing here
             os.close(fd)
-        keeper = channel()
         if keeper is not None:
             engine.keep(keeper.detach())
 
