@@ -104,11 +104,16 @@ cdef Domain *domain_alloc(Store *s, uint32_t domid, uint64_t unique_id) noexcept
     return d
 
 
+cdef inline bint keeps_domid(Domain *d) noexcept nogil:
+    """A page of it is mapped: until that ends nobody else can have its domid."""
+    return d.conn != NULL and d.conn.page != NULL
+
+
 cdef bint is_another(Store *s, Domain *d, const DomState *state) noexcept nogil:
     """The domid is used anew, and the death of its former user was not told yet."""
     if state.unique_id == 0 or d.unique_id == 0 or state.unique_id == d.unique_id:
         return False
-    if state.state & DOM_WEAK_ID and d.conn != NULL:
+    if state.state & DOM_WEAK_ID and keeps_domid(d):
         d.unique_id = state.unique_id           # a mapped page keeps the domid: it only has another handle
         domain_record(s, d)
         return False
@@ -135,7 +140,7 @@ cdef Domain *domain_know(Store *s, uint32_t domid) noexcept nogil:
     d = s.domain[domid]
     # A mapped page keeps the domid from being used again; without one it is asked who has it (XSA-322, XSA-417).
     # What is done again, or applied, changes nothing that its requests did not.
-    if s.quiet or (d != NULL and (d.conn != NULL or s.border == NULL or is_own(s, domid) or s.replaying)):
+    if s.quiet or (d != NULL and (keeps_domid(d) or s.border == NULL or is_own(s, domid) or s.replaying)):
         return d
     return domain_meet(s, domid, &state)
 

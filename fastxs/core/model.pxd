@@ -445,8 +445,8 @@ cdef struct Image:
     # Each record in order of its key, until `got` returns an errno, which is returned.
     int (*each)(void *self, void *into, int (*got)(void *into, uint64_t key, const char *value,
                                                    uint32_t len) noexcept nogil) noexcept nogil
-    # All of a journal or nothing; 0 or errno.
-    int (*commit)(void *self, const char *journal, uint32_t len) noexcept nogil
+    # All of a journal (its checksums are filled in) or nothing; 0 or errno.
+    int (*commit)(void *self, char *journal, uint32_t len) noexcept nogil
     # Is there room for so many more records, whatever becomes of the others in this turn?
     bint (*admits)(void *self, uint32_t records, uint64_t bytes) noexcept nogil
 

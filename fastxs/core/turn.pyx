@@ -644,9 +644,9 @@ cdef bint look_again(Store *s) noexcept nogil:
 cdef bint polls(Store *s) noexcept nogil:
     """Before the ports are unmasked: True, somebody is ready again, and they can stay masked for one more turn.
 
-    What network drivers do before they enable the interrupt: while guests keep a few rings busy, they are served without
-    events, sleeps and wake-ups (10 guests: 2.5 us a READ, 1.9 with it).  Where looking finds nothing it is given
-    up, and tried once in a while.
+    What network drivers do before they enable the interrupt: while guests keep a few rings busy, they are served
+    without events, sleeps and wake-ups (10 guests: a READ 2.5 us, 1.9 with it).  Where looking finds nothing it is
+    given up, and tried once in a while.
     """
     cdef uint32_t left = s.poll_budget
     if s.port_count < 2 or s.port_count > POLL_PORTS:

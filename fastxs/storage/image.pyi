@@ -16,6 +16,9 @@ class Image(CoreImage):
     def open(folder: str) -> Image:
         """The one that is there, to be recovered from.  ImageError: it is not an image, or not of this version."""
     @staticmethod
+    def fold(folder: str) -> None:
+        """Write the log of a stopped daemon's image into its LMDB file, for those who read only that."""
+    @staticmethod
     def verify(folder: str) -> None:
         """Read every record and compare its checksum.  ImageError: damaged.
 

@@ -1,21 +1,29 @@
-"""The image: a store in LMDB, one transaction for each turn that changed something.
+"""The image: a store in LMDB, and in front of it a log of the last turns.
 
 Owns the files, their reservation ahead of use, and the transactions.  Refuses to know what a record
 means.  The folder of an image:
 
     store       LMDB, one database, keys of 8 bytes (core/journal.pxd)
+    log         the turns that are committed and not in `store` yet
     slots.N     the slot file that belongs to it (core/slots.pyx); N stands in the store
     lock        held by the daemon that serves it
 
-LMDB writes into a map and nothing is synced: what is committed survives the process, not the host, whose
-end is the end of its domains, too.  A commit makes no system call.  The file is one hole of 16 GiB that
-is reserved a little ahead of what a turn can need, because a write to a map of a full file system is a
-SIGBUS, while fallocate says ENOSPC in time.
+All of it is written through maps and nothing is synced: what is committed survives the process, not the
+host, whose end is the end of its domains, too.  A commit makes no system call.
+
+A turn is committed by copying its records to the log and storing its number behind them.  64 KiB of log
+are folded into LMDB in one transaction: alone, each would copy a page of every level of the tree, more
+of them the larger the store (one guest's WRITE: 2.2 us without an image, 2.8 in an empty store and 3.2
+beside 4,000 domains with a transaction each).
+
+`store` is one hole of 16 GiB that is reserved a little ahead of what a turn can need, because a write to a
+map of a full file system is a SIGBUS, while fallocate says ENOSPC in time.
 """
 from libc.errno cimport EBADMSG, EIO, ENOSPC, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_RDWR, O_TRUNC, open as c_open
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close
 
 import os
@@ -32,17 +40,40 @@ from fastxs.storage.lmdb cimport (MDB_APPEND, MDB_CREATE, MDB_FIRST, MDB_INTEGER
 cdef extern from "fcntl.h" nogil:
     int fallocate(int fd, int mode, long offset, long n)
 
+cdef extern from *:
+    """
+    #include <stdint.h>
+    static inline void fx_store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    """
+    void fx_store64(uint64_t *p, uint64_t v) noexcept nogil
+
 cdef enum:
     PAGE = 4096
     STEP = 1 << 20              # bytes reserved at a time
     SPARE = 512                 # pages that are always reserved: for what is not asked before
-    K_TURN = 1                  # J_META: a turn whose changes undid each other
+    LOG_SIZE = 1 << 20          # reserved as a whole
+    FOLD = 1 << 16              # bytes of log that are worth a transaction; half a millisecond
+    K_TURN = 1                  # J_META: TurnRecord
     K_IDENTITY = 2              # J_META: boot id, NUL, instance
 
 cdef uint64_t SIZE = <uint64_t>1 << 34
+cdef uint64_t LAST = <uint64_t>0xFFFFFFFFFFFFFFFF       # no record's key: the last one is meant
 
+
+cdef struct TurnRecord:
+    uint32_t sum
+    uint32_t pad
+    uint64_t turn               # the last one whose records are in LMDB
+
+cdef struct LogHead:            # of a turn in the log; followed by `len` bytes of Records
+    uint64_t turn               # stored last; the log ends where this is not the turn after the one before
+    uint32_t len
+    uint32_t pad
 
 cdef struct Files:              # owned by its Image
+    char *log                   # owned: mapped
+    uint32_t log_len
+    uint32_t log_records
     CImage *core                # the same image's
     MDB_env *env
     MDB_dbi dbi
@@ -78,7 +109,8 @@ cdef inline uint64_t pages_for(Files *f, uint32_t records, uint64_t bytes) noexc
 
 
 cdef bint i_admits(void *self, uint32_t records, uint64_t bytes) noexcept nogil:
-    return reserve(<Files *>self, pages_for(<Files *>self, records, bytes))
+    cdef Files *f = <Files *>self
+    return reserve(f, pages_for(f, f.log_records + records, f.log_len + bytes))
 
 
 cdef void measure(Files *f) noexcept nogil:
@@ -90,8 +122,7 @@ cdef void measure(Files *f) noexcept nogil:
 cdef int write_all(Files *f, MDB_cursor *cursor, const char *journal, uint32_t len) noexcept nogil:
     cdef MDB_val key, value
     cdef Record *r
-    cdef uint32_t i = 0, flags, changes = 0, sum
-    cdef uint64_t id, nothing = 0
+    cdef uint32_t i = 0
     cdef int error = 0
     key.size = sizeof(uint64_t)
     while i < len and not error:
@@ -100,60 +131,101 @@ cdef int write_all(Files *f, MDB_cursor *cursor, const char *journal, uint32_t l
         key.data = &r.key
         if r.len == J_GONE:
             error = mdb.cursor_get(cursor, &key, &value, MDB_SET)
-            if error == MDB_NOTFOUND:
-                error = 0
-                continue
             if not error:
                 error = mdb.cursor_del(cursor, 0)
-        else:
-            value.size = r.len
-            value.data = <void *>(journal + i)
-            sum = journal_sum(r.key, journal + i, r.len)
-            memcpy(value.data, &sum, sizeof(sum))
-            flags = MDB_APPEND if r.key > f.largest else 0
-            error = mdb.cursor_put(cursor, &key, &value, flags)
-            if error == MDB_KEYEXIST:
-                error = mdb.cursor_put(cursor, &key, &value, 0)
-            if r.key > f.largest:
-                f.largest = r.key
-            i += (r.len + 7) & ~<uint32_t>7
-        changes += 1
-    if not error and changes == 0:              # else LMDB would not count this transaction
-        id = journal_key(J_META, K_TURN)
-        key.data = &id
-        sum = journal_sum(id, <char *>&nothing, sizeof(nothing))
-        memcpy(&nothing, &sum, sizeof(sum))
-        value.size = sizeof(nothing)
-        value.data = &nothing
-        error = mdb.cursor_put(cursor, &key, &value, 0)
+            elif error == MDB_NOTFOUND:         # it came and went in between
+                error = 0
+            continue
+        value.size = r.len
+        value.data = <void *>(journal + i)
+        i += (r.len + 7) & ~<uint32_t>7
+        error = mdb.cursor_put(cursor, &key, &value, MDB_APPEND if r.key > f.largest else 0)
+        if error == MDB_KEYEXIST:
+            error = mdb.cursor_put(cursor, &key, &value, 0)
+        if r.key > f.largest:
+            f.largest = r.key
     return error
 
 
-cdef int i_commit(void *self, const char *journal, uint32_t len) noexcept nogil:
-    cdef Files *f = <Files *>self
+cdef int write_turn(MDB_cursor *cursor, uint64_t turn) noexcept nogil:
+    cdef TurnRecord t
+    cdef MDB_val key, value
+    cdef uint64_t id = journal_key(J_META, K_TURN)
+    memset(&t, 0, sizeof(t))
+    t.turn = turn
+    t.sum = journal_sum(id, <char *>&t, sizeof(t))
+    key.size = sizeof(id)
+    key.data = &id
+    value.size = sizeof(t)
+    value.data = &t
+    return mdb.cursor_put(cursor, &key, &value, 0)
+
+
+cdef int into_lmdb(Files *f, const char *more, uint32_t len, uint64_t turn) noexcept nogil:
+    """One transaction: all of the log, then `more`; the image has `turn` then, and the log is empty."""
     cdef MDB_txn *txn = NULL
     cdef MDB_cursor *cursor = NULL
     cdef MDB_stat st
-    cdef uint64_t turn
+    cdef LogHead *head
+    cdef uint32_t i = 0
     cdef int error = mdb.txn_begin(f.env, NULL, 0, &txn)
     if error:
         return EIO
     error = mdb.cursor_open(txn, f.dbi, &cursor)
     if not error:
-        error = write_all(f, cursor, journal, len)
+        while i < f.log_len and not error:
+            head = <LogHead *>(f.log + i)
+            error = write_all(f, cursor, <char *>head + sizeof(LogHead), head.len)
+            i += <uint32_t>sizeof(LogHead) + head.len
+        if not error and len:
+            error = write_all(f, cursor, more, len)
+        if not error:
+            error = write_turn(cursor, turn)
         mdb.cursor_close(cursor)
     if not error and not mdb.stat(txn, f.dbi, &st):
         f.tree = st.branch_pages + st.leaf_pages
     if error:
         mdb.txn_abort(txn)
         return EIO
-    turn = mdb.txn_id(txn)
     if mdb.txn_commit(txn):
         return EIO
-    f.core.turn = turn
+    f.log_len = f.log_records = 0
     measure(f)
     reserve(f, SPARE)                           # ahead; if that fails, requests that write are refused
     return 0
+
+
+cdef uint32_t sign(const char *journal, uint32_t len) noexcept nogil:
+    """Every value gets its checksum; how many records there are."""
+    cdef Record *r
+    cdef uint32_t i = 0, count = 0, sum
+    while i < len:
+        r = <Record *>(journal + i)
+        i += <uint32_t>sizeof(Record)
+        count += 1
+        if r.len != J_GONE:
+            sum = journal_sum(r.key, journal + i, r.len)
+            memcpy(<void *>(journal + i), &sum, sizeof(sum))
+            i += (r.len + 7) & ~<uint32_t>7
+    return count
+
+
+cdef int i_commit(void *self, char *journal, uint32_t len) noexcept nogil:
+    cdef Files *f = <Files *>self
+    cdef uint64_t turn = f.core.turn + 1
+    cdef uint32_t count = sign(journal, len)
+    cdef LogHead *head
+    if f.log_len + sizeof(LogHead) + len > LOG_SIZE:
+        f.core.turn = turn
+        return into_lmdb(f, journal, len, turn)
+    head = <LogHead *>(f.log + f.log_len)
+    memcpy(<char *>head + sizeof(LogHead), journal, len)
+    head.len = len
+    fx_store64(&head.turn, turn)                # with this the turn is committed
+    f.core.turn = turn
+    f.log_len += <uint32_t>sizeof(LogHead) + len
+    f.log_records += count
+    return into_lmdb(f, NULL, 0, turn) if f.log_len > FOLD else 0
 
 
 cdef int i_each(void *self, void *into, int (*got)(void *into, uint64_t key, const char *value,
@@ -182,6 +254,20 @@ cdef int i_each(void *self, void *into, int (*got)(void *into, uint64_t key, con
         mdb.cursor_close(cursor)
     mdb.txn_abort(txn)
     return error
+
+
+cdef bint is_sound(const char *journal, uint32_t len) noexcept nogil:
+    cdef Record *r
+    cdef uint64_t i = 0
+    while i + sizeof(Record) <= len:
+        r = <Record *>(journal + i)
+        i += sizeof(Record)
+        if r.len == J_GONE:
+            continue
+        if i + r.len > len or check_one(NULL, r.key, journal + i, r.len):
+            return False
+        i += (<uint64_t>r.len + 7) & ~<uint64_t>7
+    return i == len
 
 
 cdef int check_one(void *into, uint64_t key, const char *value, uint32_t len) noexcept nogil:
@@ -215,6 +301,9 @@ cdef class Image(CoreImage):
 
     def close(self):
         """Idempotent.  The files stay, and what is committed in them."""
+        if self.f.log != NULL:
+            munmap(self.f.log, LOG_SIZE)
+            self.f.log = NULL
         if self.f.env != NULL:
             mdb.env_close(self.f.env)
             self.f.env = NULL
@@ -231,6 +320,7 @@ cdef class Image(CoreImage):
         image.identity = identity
         image.c.fresh = True
         image.open_store(0)
+        image.open_log()
         image.put_identity()
         image.open_slots(0)
         return image
@@ -241,8 +331,20 @@ cdef class Image(CoreImage):
         cdef Image image = Image()
         image.folder = folder
         image.open_store(0)
+        image.open_log()
+        image.fold_log()
         image.look()
         return image
+
+    @staticmethod
+    def fold(str folder):
+        """Write the log of a stopped daemon's image into its LMDB file, for those who read only that."""
+        cdef Image image = Image()
+        image.folder = folder
+        image.open_store(0)
+        image.open_log()
+        image.fold_log()
+        image.close()
 
     @staticmethod
     def verify(str folder):
@@ -255,9 +357,11 @@ cdef class Image(CoreImage):
         image.folder = folder
         image.open_store(MDB_RDONLY)
         error = i_each(&image.f, NULL, check_one)
-        image.close()
         if error:
-            raise ImageError(f"{folder}: a record is damaged")
+            raise ImageError(f"{folder}/store: a record is damaged")
+        image.open_log()
+        image.scan_log()
+        image.close()
 
     cdef int open_store(self, unsigned int more) except -1:
         cdef MDB_txn *txn = NULL
@@ -288,13 +392,56 @@ cdef class Image(CoreImage):
             raise OSError(ENOSPC, "no room for the image", os.fsdecode(path))
         return 0
 
+    cdef int open_log(self) except -1:
+        cdef bytes path = os.fsencode(os.path.join(self.folder, "log"))
+        cdef int fd = c_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600), error = 0
+        cdef void *p = MAP_FAILED
+        if fd < 0:
+            raise OSError(errno, os.strerror(errno), os.fsdecode(path))
+        if fallocate(fd, 0, 0, LOG_SIZE) == 0:
+            p = mmap(NULL, LOG_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+        error = errno
+        close(fd)
+        if p == MAP_FAILED:
+            raise OSError(error, os.strerror(error), os.fsdecode(path))
+        self.f.log = <char *>p
+        return 0
+
+    cdef int fold_log(self) except -1:
+        """What a former process committed and did not fold."""
+        self.scan_log()
+        if self.f.log_len and into_lmdb(&self.f, NULL, 0, self.c.turn):
+            raise OSError(EIO, "the image cannot be written", self.folder)
+        return 0
+
+    cdef int scan_log(self) except -1:
+        """Which turns are in it, and which is the last of all."""
+        cdef TurnRecord turn
+        cdef LogHead *head
+        cdef bytes value = self.value_of(journal_key(J_META, K_TURN)), last = self.value_of(LAST)
+        memset(&turn, 0, sizeof(turn))
+        if value is not None and len(value) == sizeof(turn):
+            memcpy(&turn, <char *>value, sizeof(turn))
+        self.c.turn = turn.turn
+        if last is not None:
+            memcpy(&self.f.largest, <char *>last, sizeof(uint64_t))
+        while self.f.log_len + sizeof(LogHead) < LOG_SIZE:
+            head = <LogHead *>(self.f.log + self.f.log_len)
+            if head.turn != self.c.turn + 1 or head.len > LOG_SIZE - self.f.log_len - sizeof(LogHead):
+                break
+            if not is_sound(<char *>head + sizeof(LogHead), head.len):
+                raise ImageError(f"{self.folder}/log: turn {head.turn} is damaged")
+            self.c.turn = head.turn
+            self.f.log_len += <uint32_t>sizeof(LogHead) + head.len
+        return 0
+
     cdef int put_identity(self) except -1:
         cdef Record r
         cdef bytes value = bytes(sizeof(Check)) + self.identity, journal
         memset(&r, 0, sizeof(r))
         r.key = journal_key(J_META, K_IDENTITY)
         r.len = <uint32_t>len(value)
-        journal = (<char *>&r)[:sizeof(r)] + value + bytes(8 - len(value) % 8)
+        journal = (<char *>&r)[:sizeof(r)] + value + bytes(-len(value) & 7)
         if i_commit(&self.f, journal, <uint32_t>len(journal)):
             raise OSError(EIO, "the image cannot be written", self.folder)
         return 0
@@ -312,7 +459,7 @@ cdef class Image(CoreImage):
         if not mdb.cursor_open(txn, self.f.dbi, &cursor):
             if not mdb.cursor_get(cursor, &k, &v, MDB_SET):
                 found = (<char *>v.data)[:v.size]
-            elif key == <uint64_t>0xFFFFFFFFFFFFFFFF and not mdb.cursor_get(cursor, &k, &v, MDB_LAST):
+            elif key == LAST and not mdb.cursor_get(cursor, &k, &v, MDB_LAST):
                 found = (<char *>k.data)[:k.size]
             mdb.cursor_close(cursor)
         mdb.txn_abort(txn)
@@ -321,8 +468,7 @@ cdef class Image(CoreImage):
     cdef int look(self) except -1:
         """What an Engine has to know before it reads the records."""
         cdef MetaRecord meta
-        cdef MDB_envinfo info
-        cdef bytes value = self.value_of(journal_key(J_META, 0)), last = self.value_of(<uint64_t>0xFFFFFFFFFFFFFFFF)
+        cdef bytes value = self.value_of(journal_key(J_META, 0)), last = self.value_of(LAST)
         identity = self.value_of(journal_key(J_META, K_IDENTITY))
         if value is None or identity is None or len(value) < 8:
             raise ImageError(f"{self.folder}: no store was ever committed to it")
@@ -332,10 +478,7 @@ cdef class Image(CoreImage):
                              "start the fastxs that wrote it, or move the folder away")
         memcpy(&meta, <char *>value, sizeof(meta))
         self.identity = identity[sizeof(Check):]
-        mdb.env_info(self.f.env, &info)
-        self.c.turn = info.last_txnid
         memcpy(&self.c.last_key, <char *>last, sizeof(uint64_t))
-        self.f.largest = self.c.last_key
         path = os.path.join(self.folder, f"slots.{meta.slots}")
         try:
             self.c.old_slots = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

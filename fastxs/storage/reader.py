@@ -1,7 +1,7 @@
 """Reads an image's records in Python, for tools: nothing is written, and the core is not needed.
 
-Owns the records' layouts of every format version that can be read (`FORMATS`; the writer's are in core/journal.pxd), the
-checksum, and whether a daemon serves the image right now.  Refuses to know what a store is made of its records for.
+Owns the records' layouts of every format version that can be read (`FORMATS`; the writer's are in core/journal.pxd),
+the checksum, and whether a daemon serves the image right now.  Refuses to know what a store is made of its records for.
 
 An image is read through py-lmdb without a lock of its own, so only while no daemon serves it (`holder`).  A file that
 was cut short ends its reader with SIGBUS: look at an image of unknown health with `examine`, which has a process of its
