@@ -45,9 +45,9 @@ def with_looks(order: Order) -> Iterator[Order]:
 
 def permitted(order: Order, known: str) -> bool:
     """The number is free once nobody maps the page: the daemon saw the death, let go at a RELEASE, or ended."""
-    born = order.index("born")
-    since = order[order.index("dead") : born]
-    return known != "introduced" or "look" in since or "restart" in since or "released" in order[:born]
+    dying, dead, born = (order.index(step) for step in ("dying", "dead", "born"))
+    seen = "look" in order[dead:born] or "released" in order[:born]
+    return known != "introduced" or seen or "restart" in order[dying:born]  # the dying cannot be mapped anew
 
 
 def orders(known: str, backend: bool) -> Iterator[Order]:
