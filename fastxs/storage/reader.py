@@ -3,8 +3,8 @@
 Owns the records' layouts of every format version that can be read (`FORMATS`; the writer's are in core/journal.pxd),
 the checksum, and whether a daemon serves the image right now.  Refuses to know what a store is made of its records for.
 
-An image is read through py-lmdb without a lock of its own, so only while no daemon serves it (`holder`).  A file that
-was cut short ends its reader with SIGBUS: look at an image of unknown health with `examine`, which has a process of its
+An image is two files (storage/image.pyx): `store`, which is LMDB's, and `log`, with the last turns that are not in it yet.
+It is read without a lock of its own, so only while no daemon serves it (`holder`).  A file that was cut short ends its reader with SIGBUS: look at an image of unknown health with `examine`, which has a process of its
 own for that.
 """
 
@@ -60,6 +60,9 @@ ROOT_PARENT, SPECIALS_PARENT = 0, 1
 """What the root and the specials have in the place of a parent's birth."""
 
 DOMIDS: Final = 1 << 15
+
+
+WAY_OUT: Final = "the daemon sets it aside at its next start and begins with an empty store"
 
 
 class Unreadable(Exception):
@@ -177,19 +180,29 @@ CONN: Final = struct.Struct("=4x5IQ")
 WATCH: Final = struct.Struct("=4xIhHHH")
 NODE: Final = struct.Struct("=4xIQHH")
 
+TURN: Final = struct.Struct("=8xQ")
+"""In the record with key (META, META_TURN): the last turn that is in `store`."""
+LOG_HEAD: Final = struct.Struct("=QI4x")
+"""Of a turn in the log: its number, the bytes of records that follow."""
+LOG_RECORD: Final = struct.Struct("=QI4x")
+"""Its key, the bytes of the value that follows, up to a multiple of 8; `GONE`: there is none, it was removed."""
+GONE: Final = 0xFFFFFFFF
+
 RELATIVE: Final = 1
 STALE: Final = 1
 LETTERS: Final = "nrwb"
 
-META_STORE, META_TURN, META_IDENTITY = 0, 1, 2
-"""Ids in the table META; the second holds nothing but a turn's number, which is LMDB's."""
+META_STORE, META_TURN, META_IDENTITY = 1 << 56, 1 << 56 | 1, 1 << 56 | 2
+"""Keys in the table META."""
+IDS: Final = (1 << 56) - 1
+"""Of a key; its table is above."""
 
 
 def _meta(id_: int, value: bytes) -> Meta | Identity | None:
-    if id_ == META_IDENTITY:
+    if id_ == META_IDENTITY & IDS:
         boot, _, hypervisor = value[SUM.size :].partition(b"\0")
         return Identity(boot.decode("ascii", "replace"), hypervisor.decode("ascii", "replace"))
-    if id_ != META_STORE:
+    if id_ != META_STORE & IDS:
         return None
     version, slots, recoveries, priv_domid, store_domid, *limits = META.unpack(value)
     return Meta(version, slots, recoveries, priv_domid, store_domid, dict(zip(QUOTAS, limits, strict=True)))
@@ -304,11 +317,12 @@ class Reader:
             self._env = lmdb.open(store, subdir=False, readonly=True, create=False, lock=False, max_spare_txns=0)
         except lmdb.Error as error:
             raise Unreadable(
-                f"{self.folder}: `store` is not a sound image ({error}): move the folder away, and the daemon "
-                "begins with an empty store"
+                f"{self.folder}: `store` is no image, or damaged ({str(error).removeprefix(f'{store}: ')}): {WAY_OUT}"
             ) from None
         try:
-            self.turn: Final[int] = self._env.info()["last_txnid"]
+            self._log: Final[list[tuple[int, bytes | None]]] = []
+            """What was put or removed (None) since the turn that is in `store`, in order."""
+            self.turn: Final = self._scan()
             """The number of the last turn that is committed."""
             self.version: Final = self._version()
             self._format: Final = FORMATS[self.version]
@@ -329,12 +343,12 @@ class Reader:
         self.close()
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """How many records there are, at most."""
         entries: int = self._env.stat()["entries"]
-        return entries
+        return entries + len(self._log)
 
     def _version(self) -> int:
-        value = self._get(1 << 56 | META_STORE)
+        value = dict(self._log).get(META_STORE) or self._stored(META_STORE)
         if value is None:
             raise Unreadable(f"{self.folder}: no store was ever committed to this image: the folder can be removed")
         version: int = VERSION.unpack_from(value)[0] if len(value) >= VERSION.size else 0
@@ -351,9 +365,52 @@ class Reader:
             "the image is damaged, or of a fastxs older than that"
         )
 
-    def _get(self, key: int) -> bytes | None:
+    def _scan(self) -> int:
+        """Read the log; the number of its last turn."""
+        value = self._stored(META_TURN)
+        turn: int = TURN.unpack(value)[0] if value is not None and len(value) == TURN.size else 0
+        try:
+            log = Path(self.folder, "log").read_bytes()
+        except FileNotFoundError:
+            return turn
+        at = 0
+        while at + LOG_HEAD.size < len(log):
+            number, size = LOG_HEAD.unpack_from(log, at)
+            at += LOG_HEAD.size
+            if number != turn + 1 or at + size > len(log):
+                break  # of an earlier round, or nothing yet
+            turn = number
+            end = at + size
+            while at + LOG_RECORD.size <= end:
+                key, length = LOG_RECORD.unpack_from(log, at)
+                at += LOG_RECORD.size
+                self._log.append((key, None if length == GONE else log[at : at + length]))
+                at += 0 if length == GONE else length + 7 & ~7
+            if at != end:
+                raise Unreadable(f"{self.folder}: turn {turn} in `log` is damaged: {WAY_OUT}")
+        return turn
+
+    def _stored(self, key: int) -> bytes | None:
         with self._env.begin() as txn, closing(txn.cursor()) as cursor:
             return bytes(cursor.value()) if cursor.set_key(key.to_bytes(8, _ORDER)) else None
+
+    def _merged(self) -> Iterator[tuple[int, bytes]]:
+        """Keys and values in order, as if the log were in LMDB."""
+        log = sorted(dict(self._log).items())
+        at = 0
+        with self._env.begin() as txn:
+            for raw, value in txn.cursor():
+                key = int.from_bytes(raw, _ORDER)
+                while at < len(log) and log[at][0] < key:
+                    yield from _kept(*log[at])
+                    at += 1
+                if at < len(log) and log[at][0] == key:
+                    yield from _kept(*log[at])
+                    at += 1
+                else:
+                    yield key, value
+        for key, newer in log[at:]:
+            yield from _kept(key, newer)
 
     def records(self) -> Iterator[Record]:
         """All of them, table by table, as they were written; nodes come after their parents.
@@ -369,27 +426,35 @@ class Reader:
     def each(self) -> Iterator[tuple[str, Record | None]]:
         """As `records`, but what is wrong with a record, or nothing, stands beside it, and it goes on."""
         tables, version = self._format.tables, self.version
+        for key, value in self._log:
+            if value is not None and not _is_sound(version, key, value):
+                yield f"the log: key {key:#x}: the checksum is wrong", None
         try:
-            with self._env.begin() as txn:
-                for raw, value in txn.cursor():
-                    key = int.from_bytes(raw, _ORDER)
-                    name, parse = tables.get(key >> 56, ("", None))
-                    id_ = key & (1 << 56) - 1
-                    if parse is None or len(raw) != 8:
-                        yield f"a record of no known table, key {raw.hex()}", None
-                    elif len(value) < SUM.size or SUM.unpack_from(value)[0] != checksum(
-                        version, key, value[SUM.size :]
-                    ):
-                        yield f"{name} {id_}: the checksum is wrong", None
+            for key, value in self._merged():
+                name, parse = tables.get(key >> 56, ("", None))
+                id_ = key & IDS
+                if parse is None:
+                    yield f"a record of no known table, key {key:#x}", None
+                elif not _is_sound(version, key, value):
+                    yield f"{name} {id_}: the checksum is wrong", None
+                else:
+                    try:
+                        record = parse(id_, value)
+                    except (struct.error, ValueError) as error:
+                        yield f"{name} {id_}: {error}", None
                     else:
-                        try:
-                            record = parse(id_, value)
-                        except (struct.error, ValueError) as error:
-                            yield f"{name} {id_}: {error}", None
-                        else:
-                            yield "", record
+                        yield "", record
         except lmdb.Error as error:
             yield f"LMDB's pages are damaged: {error}", None
+
+
+def _kept(key: int, value: bytes | None) -> Iterator[tuple[int, bytes]]:
+    if value is not None:
+        yield key, value
+
+
+def _is_sound(version: int, key: int, value: bytes) -> bool:
+    return len(value) >= SUM.size and SUM.unpack_from(value)[0] == checksum(version, key, value[SUM.size :])
 
 
 _ORDER: Final = "little" if struct.pack("=H", 1) == b"\1\0" else "big"
@@ -466,10 +531,7 @@ def examine(folder: str | os.PathLike[str], seen: Callable[[int, int], None] = l
     if isinstance(result, Unreadable):
         raise result
     how = signal.Signals(-code).name if code < 0 else f"status {code}"
-    raise Unreadable(
-        f"{os.fspath(folder)}: `store` is cut short or damaged (reading it ends with {how}): move the folder away, and "
-        "the daemon begins with an empty store"
-    )
+    raise Unreadable(f"{os.fspath(folder)}: `store` is cut short or damaged (reading it ends with {how}): {WAY_OUT}")
 
 
 EVERY: Final = 4096
