@@ -11,6 +11,7 @@ import os
 import click
 
 from fastxs import __version__
+from fastxs.cli.image import check, diff, dump
 from fastxs.cli.sim import sim
 from fastxs.daemon import config as configuration
 
@@ -48,7 +49,8 @@ def ping(socket: str | None, timeout_s: float) -> None:
     click.echo(f"{path} answers")
 
 
-main.add_command(sim)
+for command in (check, diff, dump, sim):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -3,9 +3,9 @@
 Owns the records' layouts of every format version that can be read (`FORMATS`; the writer's are in core/journal.pxd),
 the checksum, and whether a daemon serves the image right now.  Refuses to know what a store is made of its records for.
 
-An image is two files (storage/image.pyx): `store`, which is LMDB's, and `log`, with the last turns that are not in it yet.
-It is read without a lock of its own, so only while no daemon serves it (`holder`).  A file that was cut short ends its reader with SIGBUS: look at an image of unknown health with `examine`, which has a process of its
-own for that.
+An image is two files (storage/image.pyx): `store`, which is LMDB's, and `log`, with the last turns that are not yet in
+it.  They are read without a lock, so only while no daemon serves them (`holder`).  A file that was cut short ends its
+reader with SIGBUS: look at an image of unknown health with `examine`, which has a process of its own for that.
 """
 
 from __future__ import annotations
