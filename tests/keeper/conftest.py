@@ -30,11 +30,16 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def is_alive(pid: int) -> bool:
-    """Whether the process runs (a zombie does not)."""
+def state(pid: int) -> str:
+    """R: it runs, S: it sleeps, Z: it is a zombie, ...; empty: there is no such process."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
-    return False
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    return ""
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process is there (a zombie is not)."""
+    return state(pid) not in ("", "Z")
 
 
 def children(pid: int) -> set[int]:
