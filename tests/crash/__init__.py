@@ -1,0 +1,1 @@
+"""The daemon dies, at named points and at any time, on a full file system and with a damaged image; nobody notices."""

@@ -1,0 +1,52 @@
+"""A short version of every plan; the long one is `python -m tests.crash.run`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastxs._core import TRIALS
+from fastxs.hypervisor.host import available, scratch
+from tests.crash import run
+from tests.crash.plans import named_points, random_kills
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler"),
+    pytest.mark.skipif(available("fastxs") is not None, reason=str(available("fastxs"))),
+]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = scratch()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_killed_at_any_time(folder: Path) -> None:
+    figures = random_kills(folder, guests=50, kills=12, seed=1)
+    assert figures["answers"] == figures["requests"] > 1000
+    assert figures["look_again"] == 0  # no event was lost, and none came twice
+
+
+@pytest.mark.slow
+def test_killed_at_each_point(folder: Path) -> None:
+    figures = named_points(folder, guests=20, rounds=1, seed=1, points=TRIALS)
+    assert set(figures["points"]) == set(TRIALS)
+    assert figures["answers"] == figures["requests"]
+
+
+@pytest.mark.slow
+def test_full_to_the_last_byte() -> None:
+    if reason := run.cannot_mount():
+        pytest.skip(reason)
+    done = run.alone(["full", "--guests", "20", "--times", "2", "--seed", "1", "--no-restarts"])
+    assert done.returncode == 0
+    figures = json.loads(done.stdout)
+    assert figures["no_room"] > 0
+    assert figures["answers"] == figures["requests"]
