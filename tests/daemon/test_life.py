@@ -61,7 +61,7 @@ def test_the_parent_returns_when_the_pid_file_is_written_and_the_socket_answers(
 
 def test_started_without_standard_streams(fastxsd: Fastxsd) -> None:
     """As some boot scripts do: what is opened next must not become standard output."""
-    command = f"exec {sys.executable} -m fastxs.cli.fastxsd -F pid <&- >&- 2>&-"
+    command = f"exec {sys.executable} -m fastxs.cli.fastxsd --durability none -F pid <&- >&- 2>&-"
     done = subprocess.run(["sh", "-c", command], env=fastxsd.env, cwd=fastxsd.folder, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 0
     pid = int(fastxsd.pid_file.read_text())
