@@ -251,11 +251,13 @@ class Link:
         deadline, pause = time.monotonic() + (self._reconnect_s or 0.0), RETRY_S
         if self._wake < 0:
             self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        poked = select.poll()
+        poked.register(self._wake, select.POLLIN)
         try:
             with self._asking:
                 while not self._try_to_connect(deadline):
-                    if select.select([self._wake], [], [], pause)[0]:
-                        self._heed()
+                    poked.poll(1000 * pause)
+                    self._heed()
                     pause = min(2 * pause, RETRY_MAX_S)
         except BaseException:
             if self._epoll is None:

@@ -275,5 +275,5 @@ class Monitor:
     def wait(self, unwatched: bool = False) -> Iterator[Event]:
         """All events, as (path, token); `unwatched` ones never come here."""
         with telling():
-            for event in self._monitor:  # `yield from` would close it with this generator
+            for event in self._monitor:  # noqa: UP028  # `yield from` would close it with this generator
                 yield event
