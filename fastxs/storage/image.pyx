@@ -251,6 +251,9 @@ cdef int i_commit(void *self, char *journal, uint32_t len) noexcept nogil:
     head = <LogHead *>(f.log + f.log_len)
     memcpy(<char *>head + sizeof(LogHead), journal, len)
     head.len = len
+    if f.log_len + 2 * sizeof(LogHead) + len <= LOG_SIZE:
+        # Not what was there: a guest's bytes, maybe, which look like a turn.
+        (<LogHead *>(f.log + f.log_len + sizeof(LogHead) + len)).turn = 0
     fx_store64(&head.turn, turn)                # with this the turn is committed
     f.core.turn = turn
     f.log_len += <uint32_t>sizeof(LogHead) + len
