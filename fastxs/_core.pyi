@@ -47,7 +47,8 @@ class Engine:
     """The data plane: connections, store, watches, transactions; one instance serves one host.
 
     `control(conn_id, domid, words)` answers a CONTROL request: `words` are the payload's
-    NUL-separated strings; it returns the reply's whole payload or raises `ControlError`.
+    NUL-separated strings; it returns the reply's whole payload or raises `ControlError`; None: `answer` comes later.
+    `answers` are such: what was asked of the process before this one, to be told with the recovery itself.
     `notice(notices)` is called at the end of a turn in which something was refused (already
     rate-limited per domain and kind).  Both run on the thread that runs `turn`.
     """
@@ -58,7 +59,8 @@ class Engine:
         border: Border | None = None,
         image: Image | None = None,
         sockets: Sequence[int] = (),
-        control: Callable[[int, int, list[bytes]], bytes] | None = None,
+        answers: Sequence[tuple[int, int, int, bytes]] = (),
+        control: Callable[[int, int, list[bytes]], bytes | None] | None = None,
         notice: Callable[[list[Notice]], None] | None = None,
         priv_domid: int = 0,
         store_domid: int = 0,
@@ -92,7 +94,17 @@ class Engine:
         """And all bytes that wait for that peer (replies and events), which are thereby delivered."""
     def disconnect(self, conn_id: int) -> None: ...
     def connections(self) -> list[dict[str, int | str]]:
-        """id, kind (`socket`, `ring`, `memory`), domid, fd, watches, transactions, out_bytes, in_bytes."""
+        """id, kind (`socket`, `ring`, `memory`), domid, fd, watches, transactions, out_bytes, in_bytes, port (a ring's)."""
+    def connected(self, conn_id: int) -> bool: ...
+    # -- before a live update -------------------------------------------------------------------
+    def asked(self) -> tuple[int, int]:
+        """req_id and tx_id of the request that `control` is being asked about."""
+    def answer(self, conn_id: int, req_id: int, tx_id: int, payload: bytes) -> None:
+        """What `control` left open; for nobody, if that connection is gone."""
+    def hold_transactions(self, hold: bool) -> None:
+        """While it holds, a peer that has no transaction begins none: it waits with that request."""
+    def transactions(self) -> list[tuple[int, int, float]]:
+        """Peers with open ones: connection id, domid, and for how many seconds it has had any."""
     # -- domains (without a border: for tests and tools) ---------------------------------------
     def pretend(self, domid: int, exists: bool) -> None:
         """Without a border: say whether a domain exists (domain 0 does).  A domain that ceases to

@@ -18,17 +18,17 @@ from fastxs.core.check cimport check_store, memory_of
 from fastxs.core.connection cimport conn_close, conn_new, mark_ready, ring_attach
 from fastxs.core.domains cimport domain_know, domain_remove, domains_greet, limit_set
 from fastxs.core.heap cimport buf_add
-from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_MEMORY, KIND_RING, KIND_SOCKET, OPS,
+from fastxs.core.model cimport (ANSWERED_LATER, CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_MEMORY, KIND_RING, KIND_SOCKET, OPS,
                                 QUOTAS, Buf, Conn, Domain, Store, layout)
-from fastxs.core.outbox cimport out_refill, waiting
+from fastxs.core.outbox cimport out_message, out_refill, waiting
 from fastxs.core.quota cimport quota_find, quota_of
 from fastxs.core.recover cimport Adopted, recover_store
 from fastxs.core.slots cimport slots_open
 from fastxs.core.store cimport store_free, store_new
 from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL, trace_flush
-from fastxs.core.turn cimport (plane_add, plane_adopt, plane_border, plane_close, plane_listen, plane_open, plane_run,
-                               now, turn)
-from fastxs.core.wire cimport error_number, error_word, op_name
+from fastxs.core.turn cimport (plane_add, plane_adopt, plane_border, plane_close, plane_listen, plane_open,
+                               plane_release, plane_run, plane_wake, now, turn)
+from fastxs.core.wire cimport XS_CONTROL, error_number, error_word, op_name
 
 cdef extern from "sys/socket.h" nogil:
     enum:
@@ -99,8 +99,8 @@ cdef class Engine:
     def __cinit__(self):
         self.s = NULL
 
-    def __init__(self, *, border=None, image=None, sockets=(), control=None, notice=None, priv_domid=0, store_domid=0,
-                 keep_orphans=False, linger_us=2000, trial=""):
+    def __init__(self, *, border=None, image=None, sockets=(), answers=(), control=None, notice=None, priv_domid=0,
+                 store_domid=0, keep_orphans=False, linger_us=2000, trial=""):
         cdef Store *s
         cdef int error
         cdef uint64_t secret = 0
@@ -127,11 +127,11 @@ cdef class Engine:
         s.linger_ns = <uint64_t>linger_us * 1000
         s.engine = <void *>self
         s.control = call_control
-        error = self.build(list(sockets))
+        error = self.build(list(sockets), list(answers))
         if error:
             raise OSError(error, strerror(error).decode())
 
-    cdef int build(self, list sockets):
+    cdef int build(self, list sockets, list answers):
         cdef Store *s = self.s
         cdef int error = plane_open(s)
         if not error and s.image != NULL:
@@ -144,6 +144,8 @@ cdef class Engine:
             error = plane_border(s)
         if not error and s.image != NULL and not s.image.fresh:
             error = self.recover(sockets) or plane_adopt(s)
+            for conn_id, req_id, tx_id, payload in answers:
+                self.put_answer(conn_id, req_id, tx_id, payload)
         if not error and s.border != NULL and s.domain[s.store_domid].conn == NULL:
             error = self.join_dom0()
         s.now_ns = now()
@@ -238,6 +240,20 @@ cdef class Engine:
             self.hand_over(lines)
         return 0
 
+    cdef int put_answer(self, uint32_t conn_id, uint32_t req_id, uint32_t tx_id, bytes payload) except -1:
+        """It goes with the next turn; nowhere, if the peer is gone meanwhile."""
+        if self.connected(conn_id):
+            out_message(self.s, self.find(conn_id), XS_CONTROL, req_id, tx_id, PyBytes_AsString(payload),
+                        <uint32_t>len(payload))
+        return 0
+
+    def asked(self):
+        return self.store().asked_req_id, self.store().asked_tx_id
+
+    def answer(self, conn_id, req_id, tx_id, payload):
+        self.put_answer(conn_id, req_id, tx_id, payload)
+        plane_wake(self.store())
+
     cdef void hand_over(self, list lines) noexcept:
         """A log that fails (no descriptors, a full disk) stops no service: what it raises is reported, not raised."""
         self.notice(lines)
@@ -251,6 +267,8 @@ cdef class Engine:
             return EINVAL
         try:
             answer = self.control(conn.serial, conn.domid, words)
+            if answer is None:
+                return ANSWERED_LATER
             return buf_add(reply, PyBytes_AsString(answer), <uint32_t>len(answer))
         except ControlError as refusal:
             return error_number(refusal.word.encode()) or EINVAL
@@ -307,6 +325,27 @@ cdef class Engine:
         if domid != s.priv_domid:
             d.conn = conn
         return conn.serial
+
+    def connected(self, uint32_t conn_id):
+        cdef Store *s = self.store()
+        cdef uint32_t i
+        for i in range(s.conns):
+            if s.conn[i] != NULL and s.conn[i].serial == conn_id:
+                return True
+        return False
+
+    def hold_transactions(self, bint hold):
+        cdef Store *s = self.store()
+        s.holds = hold
+        plane_release(s)
+        plane_wake(s)
+
+    def transactions(self):
+        cdef Store *s = self.store()
+        cdef uint32_t i
+        cdef uint64_t t = now()
+        return [(s.conn[i].serial, s.conn[i].domid, (t - s.conn[i].tx_since_ns) / 1e9)
+                for i in range(s.conns) if s.conn[i] != NULL and s.conn[i].txs]
 
     cdef Conn *find(self, uint32_t serial) except NULL:
         cdef Store *s = self.store()
@@ -388,6 +427,7 @@ cdef class Engine:
                 found.append({
                     "id": c.serial, "kind": CONN_KINDS[c.kind], "domid": c.domid, "fd": c.fd, "watches": c.watches,
                     "transactions": c.txs, "out_bytes": waiting(c), "pending": c.pending,
+                    "port": c.port,
                     "in_bytes": c.inp.len - c.inp.pos,
                     "requests": c.requests, "ignored": int(c.flags & CONN_IGNORED != 0),
                 })

@@ -369,6 +369,7 @@ cdef struct Conn:               # owned by Store.conn[index]
     uint32_t next_tx_id
     uint32_t eagains            # in a row, not counting those that its own changes caused
     uint64_t own_stamp          # of its last change
+    uint64_t tx_since_ns        # when it last opened a transaction while it had none
     uint32_t lives              # how often it began anew: what it had sent before is void
     Cursor cursor
     uint64_t requests
@@ -524,6 +525,7 @@ cdef enum:
     COUNTERS
 
 cdef enum:
+    ANSWERED_LATER = -1         # what Store.control returns then
     OPS = 27                    # operation numbers; the last ones are 26 and the one that counts all unknown
 
 cdef struct Reclaim:            # a subtree that left the tree, to be given back in slices
@@ -590,6 +592,7 @@ cdef struct Store:
     int keep_fd                 # owned; datagrams to whoever keeps the clients' sockets beyond our end; -1: nobody
     int *fresh                  # owned; FRESH_MAX sockets that were accepted and not kept yet
     uint32_t fresh_count
+    uint32_t keep_tries         # in a row that found the keeper's queue full
     bint deaf                   # no descriptors left: not accepting until a connection closes, or until
     uint64_t deaf_ns
     int wake_fd                 # eventfd in the set: work is carried over
@@ -608,6 +611,9 @@ cdef struct Store:
     Tx *guarded                 # of a peer whose transactions kept failing: others let it pass (XSA-206)
     uint64_t guarded_ns         # until then
     Conn *waits                 # those whose next request would spoil it
+    bint holds                  # a live update is near: who has no transaction begins none
+    Conn *held                  # those whose next request would, and those who wait for room, by `waits_next`
+    uint64_t short_ns           # the slot file has no room for another peer's turn: until then nobody is read; 0: it has
     uint32_t *port_conn         # owned; local port -> conn index + 1
     uint32_t port_cap
     # scratch; owned
@@ -628,6 +634,8 @@ cdef struct Store:
     uint32_t says
     # upwards: filled by the rooms that know (see `_core`)
     void *engine
+    uint32_t asked_req_id       # of the CONTROL request that `control` is asked about
+    uint32_t asked_tx_id
     int (*control)(void *engine, Conn *conn, const char *data, uint32_t n, Buf *reply) noexcept nogil
     # tracing
     int trace_fd                # -1: none

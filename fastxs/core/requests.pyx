@@ -15,8 +15,8 @@ from libc.string cimport memchr, memcpy, memset, strlen
 from fastxs.core.domains cimport domain_aim, domain_introduce, domain_know, domain_remove, domain_record, limit_set
 from fastxs.core.heap cimport at, buf_add, buf_room, fx_hash
 from fastxs.core.journal cimport NodeRecord, Record
-from fastxs.core.model cimport (ACE_STALE, CONN_WAITED, C_COMMITS, C_CONFLICTS, C_ERRORS, C_REPLAYS, C_REQUESTS,
-                                DOMIDS, DOMID_ANY, DOMID_SELF, OPS, PAYLOAD_MAX, QUOTAS, Q_MEMORY, Q_NODES,
+from fastxs.core.model cimport (ACE_STALE, ANSWERED_LATER, CONN_WAITED, C_COMMITS, C_CONFLICTS, C_ERRORS, C_REPLAYS,
+                                C_REQUESTS, DOMIDS, DOMID_ANY, DOMID_SELF, OPS, PAYLOAD_MAX, QUOTAS, Q_MEMORY, Q_NODES,
                                 Q_NODE_SIZE, Q_PATH, Q_PERMS, Q_TRANSACTIONS, Q_WATCHES, RIGHT_OWNER, RIGHT_READ,
                                 RIGHT_WRITE, SAY_CONFLICT, SAY_PERMISSION, SAY_QUOTA, TX_DOOMED, TX_DOUBT, TX_FAILED,
                                 TX_STALE, VIEW_KEEP, VIEW_LOST, Ace, Conn, Cursor, Domain, Kids, LogEntry, Node, Perms,
@@ -981,9 +981,11 @@ cdef int do_control(Store *s, Req *r) noexcept nogil:
     if s.control == NULL:
         return EINVAL
     s.text.len = 0
+    s.asked_req_id = r.req_id
+    s.asked_tx_id = r.tx_id
     error = s.control(s.engine, r.conn, r.data, r.len, &s.text)
     if error:
-        return error
+        return 0 if error == ANSWERED_LATER else error
     return E2BIG if s.text.len > PAYLOAD_MAX else reply(s, r, s.text.data, s.text.len)
 
 

@@ -658,6 +658,8 @@ cdef Tx *tx_link(Store *s, Conn *conn, Tx *tx, uint32_t id) noexcept nogil:
     tx.conn = conn
     tx.next = conn.tx
     conn.tx = tx
+    if conn.txs == 0:
+        conn.tx_since_ns = s.now_ns
     conn.txs += 1
     trace_object(s, b"CREATE", b"transaction", tx)
     if conn.domain != NULL:

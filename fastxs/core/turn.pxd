@@ -11,6 +11,10 @@ cdef int plane_add(Store *s, Conn *conn) noexcept nogil
 cdef int plane_adopt(Store *s) noexcept nogil
 cdef int plane_listen(Store *s, int fd) noexcept nogil
 cdef int plane_border(Store *s) noexcept nogil
+# Those whose transactions were held back are served again: who may still begin none is held back anew.
+cdef void plane_release(Store *s) noexcept nogil
+# Have the loop call for a turn.
+cdef void plane_wake(Store *s) noexcept nogil
 # Serve what is ready, and stay while traffic goes on.
 cdef void plane_run(Store *s) noexcept nogil
 # CLOCK_MONOTONIC in nanoseconds.

@@ -33,12 +33,12 @@ from fastxs.core.quota cimport say
 from fastxs.core.recover cimport recover_orphans
 from fastxs.core.ring cimport RING_PROTO, Page, ring_readable
 from fastxs.core.requests cimport must_wait, serve
-from fastxs.core.slots cimport lasting, slot_store, slots_settle
+from fastxs.core.slots cimport lasting, slot_store, slots_ahead, slots_settle
 from fastxs.core.trace cimport trace_flush
 from fastxs.core.trial cimport (AT_APPLIED, AT_BEGUN, AT_COMMITTED, AT_GATHERED, AT_PUBLISHED, AT_STORED,
                                 at_point)
 from fastxs.core.tree cimport LARGE, Hint, hint_nodes, hint_path, reclaim
-from fastxs.core.wire cimport Header
+from fastxs.core.wire cimport XS_TRANSACTION_START, Header
 
 LAYOUT = layout()
 
@@ -120,6 +120,8 @@ cdef enum:
     RECLAIM_TURN = 1024         # nodes that were removed, given back at a turn's end
     DEAF_NS = 100000000         # then try again to accept
     KEEP_NS = 5000000           # and when it was the keeper that could take no more
+    KEEP_TRIES = 200            # a second of that, and they are served without being kept
+    SHORT_NS = 50000000         # then look for room again
     CMSG_ROOM = 512             # for FRESH_MAX descriptors
     STAY_NS = 1000000           # traffic is dense if the loop comes back within a millisecond
 
@@ -207,6 +209,11 @@ cdef int plane_listen(Store *s, int fd) noexcept nogil:
     return error
 
 
+cdef void plane_wake(Store *s) noexcept nogil:
+    cdef uint64_t one = 1
+    write(s.wake_fd, &one, 8)
+
+
 cdef int plane_border(Store *s) noexcept nogil:
     return watch_fd(s, s.border.evtchn_fd, TAG_EVTCHN, EPOLLIN)
 
@@ -259,10 +266,16 @@ cdef bint keep_fresh(Store *s) noexcept nogil:
     c.cmsg_len = CMSG_LEN(s.fresh_count * sizeof(int))
     memcpy(CMSG_DATA(c), s.fresh, s.fresh_count * sizeof(int))
     if sendmsg(s.keep_fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0:
+        s.keep_tries = 0
         return True
     if errno == EAGAIN or errno == ENOBUFS or errno == ENOMEM or errno == ETOOMANYREFS:
-        go_deaf(s, KEEP_NS)                     # its queue is full
-        return False
+        s.keep_tries += 1
+        if s.keep_tries < KEEP_TRIES:
+            go_deaf(s, KEEP_NS)                 # its queue is full
+            return False
+        s.keep_tries = 0
+        say(s, SAY_ACCEPT, NULL, 0, b"whoever keeps the clients' sockets takes none", 45, 0)
+        return True
     say(s, SAY_ACCEPT, NULL, 0, b"nobody keeps the clients' sockets any more", 42, 0)
     close(s.keep_fd)
     s.keep_fd = -1
@@ -280,6 +293,7 @@ cdef void greet_fresh(Store *s) noexcept nogil:
             shutdown(s.fresh[i], SHUT_RDWR)
             close(s.fresh[i])
         elif plane_add(s, conn):
+            shutdown(conn.fd, SHUT_RDWR)
             conn_close(s, conn)
         else:
             s.counter[C_ACCEPTED] += 1
@@ -396,6 +410,9 @@ cdef bint fetch(Store *s, Conn *conn, Fetched *f, char *window) noexcept nogil:
         if conn.flags & CONN_DEAD:
             mark_dirty(s, conn)
         return False
+    if lasting(s, conn) and not slots_ahead(s) and not conn.flags & CONN_WAITS:
+        stand_by(s, conn)
+        return False
     if conn.flags & CONN_WAITS:                 # it becomes ready when it need not stand aside any more
         return False
     # It becomes ready when it has taken its replies; of a ring the quota `outstanding` decides (SPEC part 5).
@@ -440,7 +457,7 @@ cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
     """All whole requests, up to the peer's share."""
     cdef Conn *conn = f.conn
     cdef uint32_t i = 0, served = 0
-    cdef bint left = False, waits = False
+    cdef bint left = False, waits = False, held = False
     cdef Header h
     if conn.flags & (CONN_DEAD | CONN_IGNORED) or conn.lives != f.lives:
         mark_dirty(s, conn)                     # another peer's request ended it meanwhile
@@ -457,6 +474,9 @@ cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
             break
         if s.guarded != NULL and must_wait(s, conn, &h, f.window + i + HEADER):
             waits = True
+            break
+        if s.holds and h.type == XS_TRANSACTION_START and conn.txs == 0:
+            held = True
             break
         serve(s, conn, &h, f.window + i + HEADER)
         conn.flags &= ~CONN_WAITED
@@ -480,6 +500,8 @@ cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
             buf_free(&conn.inp)
     if waits:
         let_pass(s, conn)
+    elif held:
+        hold_back(s, conn)
     elif left or conn.flags & CONN_MORE:
         mark_ready(s, conn)
     elif conn.flags & CONN_EOF:
@@ -494,6 +516,30 @@ cdef void let_pass(Store *s, Conn *conn) noexcept nogil:
     conn.waits_next = s.waits
     s.waits = conn
     rearm(s, 0)
+
+
+cdef void hold_back(Store *s, Conn *conn) noexcept nogil:
+    """It begins no transaction before the live update that is asked for was done or given up (SPEC 6.5)."""
+    conn.flags |= CONN_WAITS
+    conn.waits_next = s.held
+    s.held = conn
+
+
+cdef void stand_by(Store *s, Conn *conn) noexcept nogil:
+    """It is read when there is room for its answers: the file system is full, and nobody is closed for that."""
+    hold_back(s, conn)
+    if s.short_ns == 0:
+        s.short_ns = now() + SHORT_NS
+        rearm(s, 0)
+
+
+cdef void plane_release(Store *s) noexcept nogil:
+    cdef Conn *conn
+    while s.held != NULL:
+        conn = s.held
+        s.held = conn.waits_next
+        conn.flags &= ~CONN_WAITS
+        mark_ready(s, conn)
 
 
 cdef void go_on(Store *s) noexcept nogil:
@@ -611,11 +657,12 @@ cdef void conn_gone(Store *s, Conn *conn) noexcept nogil:
     if conn.flags & CONN_WAITS:
         s.guarded = NULL                        # nobody stands aside for ever
         go_on(s)
+        plane_release(s)
     if conn.flags & (CONN_READY | CONN_DIRTY | CONN_WAITS):
         return                                  # it stands in a list: its turn to go comes with that
     if conn.fd >= 0:                            # somebody else may hold the descriptor too
         epoll_ctl(s.epoll_fd, EPOLL_CTL_DEL, conn.fd, NULL)
-        if s.keep_fd >= 0:
+        if lasting(s, conn):
             shutdown(conn.fd, SHUT_RDWR)        # the keeper's copy alone would keep it open
     conn_close(s, conn)
     if s.deaf:
@@ -673,6 +720,9 @@ cdef void turn(Store *s) noexcept nogil:
     s.counter[C_TURNS] += 1
     if s.guarded != NULL or s.waits != NULL:
         go_on(s)
+    if s.short_ns and s.now_ns >= s.short_ns:
+        s.short_ns = 0
+        plane_release(s)
     at_point(s, AT_GATHERED)
     last = s.ready_last                         # whoever becomes ready meanwhile waits for the next turn
     while not done:
@@ -709,6 +759,8 @@ cdef void rearm(Store *s, uint64_t stay_until) noexcept nogil:
         first = s.guarded_ns
     if s.deaf and (first == 0 or s.deaf_ns < first):
         first = s.deaf_ns
+    if s.short_ns and (first == 0 or s.short_ns < first):
+        first = s.short_ns
     arm(s, 0 if first == 0 else first - t if first > t else 1)
 
 
@@ -718,7 +770,7 @@ cdef inline bint carried(Store *s) noexcept nogil:
 
 
 cdef void plane_run(Store *s) noexcept nogil:
-    cdef uint64_t start = now(), one = 1
+    cdef uint64_t start = now()
     cdef bint stay = s.linger_ns != 0 and start - s.left_ns < STAY_NS, timed = stay
     s.now_ns = start
     if s.deaf and start >= s.deaf_ns:
@@ -739,12 +791,12 @@ cdef void plane_run(Store *s) noexcept nogil:
         elif gather(s, 0):
             break
         s.now_ns = now()
-        if carried(s) or s.waits != NULL:
+        if carried(s) or s.waits != NULL or s.short_ns:
             turn(s)
         if s.now_ns - start > 2 * s.linger_ns + STAY_NS:
             break
     if carried(s) or (s.waits != NULL and s.guarded == NULL):
-        write(s.wake_fd, &one, 8)               # carried work: the set is readable at once
-    if timed or s.waits != NULL or s.deaf:
+        plane_wake(s)                           # carried work: the set is readable at once
+    if timed or s.waits != NULL or s.deaf or s.short_ns:
         rearm(s, 0)
     s.left_ns = now()
