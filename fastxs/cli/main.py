@@ -12,6 +12,7 @@ import click
 
 from fastxs import __version__
 from fastxs.cli.image import check, diff, dump
+from fastxs.cli.restore import restore
 from fastxs.cli.sim import sim
 from fastxs.daemon import config as configuration
 
@@ -49,7 +50,7 @@ def ping(socket: str | None, timeout_s: float) -> None:
     click.echo(f"{path} answers")
 
 
-for command in (check, diff, dump, sim):
+for command in (check, diff, dump, restore, sim):
     main.add_command(command)
 
 if __name__ == "__main__":

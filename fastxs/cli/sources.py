@@ -26,7 +26,7 @@ from fastxs.state import Connection, Domain, Node, Nodes, Perm, Ring, Socket, St
 from fastxs.storage import reader
 from fastxs.storage.reader import Findings, Reader, Unreadable, examine
 
-__all__ = ["Source", "connected", "examined", "kind_of", "opened", "progress", "told"]
+__all__ = ["Refused", "Source", "connected", "examined", "kind_of", "opened", "progress", "told", "walked"]
 
 T = TypeVar("T")
 
@@ -242,7 +242,7 @@ def _live(client: Client, snapshot: bool) -> State:
         mine = limits[i * len(state.quotas) : (i + 1) * len(state.quotas)]
         own = {name: n for (name, usual), n in zip(state.quotas.items(), mine, strict=True) if n not in (usual, None)}
         state.domains.append(Domain(domid, features[i], own))
-    state.nodes = Nodes(lambda: _walked(client, snapshot))
+    state.nodes = Nodes(lambda: walked(client, snapshot))
     return state
 
 
@@ -261,7 +261,8 @@ def _told(client: Client, many: Sequence[requests.Request[T]]) -> list[T | None]
     return [None if isinstance(each, XenStoreError) else each for each in client.call_many(many, return_errors=True)]
 
 
-def _walked(client: Client, snapshot: bool) -> Iterator[Node]:
+def walked(client: Client, snapshot: bool) -> Iterator[Node]:
+    """All nodes of a running daemon, and the specials."""
     with _snapshot(client) if snapshot else nullcontext(client) as store:
         batch: list[tuple[bytes, bytes]] = [(name, b"") for name in SPECIALS]
         for path, value, _ in store.walk("/"):

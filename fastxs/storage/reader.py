@@ -514,18 +514,23 @@ def examine(folder: str | os.PathLike[str], seen: Callable[[int, int], None] = l
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reading)
-        os._exit(_tell(os.fspath(folder), writing))
-    os.close(writing)
-    result: Findings | Unreadable | None = None
-    with open(reading, "rb") as pipe:
+        status = 1
         try:
+            os.close(reading)
+            _tell(os.fspath(folder), writing)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    result: Findings | Unreadable | tuple[int, int] | None = None
+    try:
+        with open(reading, "rb") as pipe:
             while not isinstance(result := pickle.load(pipe), Findings | Unreadable):
                 seen(*result)
-        except (EOFError, pickle.UnpicklingError):
-            result = None
-        finally:
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    except (EOFError, pickle.UnpicklingError):
+        result = None
+    finally:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if isinstance(result, Findings):
         return result
     if isinstance(result, Unreadable):
@@ -538,8 +543,8 @@ EVERY: Final = 4096
 """Records between two signs of life."""
 
 
-def _tell(folder: str, writing: int) -> int:
-    """The child's part: its exit status."""
+def _tell(folder: str, writing: int) -> None:
+    """The child's part."""
     with open(writing, "wb") as pipe:
 
         def seen(done: int, of: int) -> None:
@@ -552,7 +557,6 @@ def _tell(folder: str, writing: int) -> int:
         except Unreadable as error:
             found = error
         pickle.dump(found, pipe)
-    return 0
 
 
 def _examine(image: Reader, seen: Callable[[int, int], None]) -> Findings:
