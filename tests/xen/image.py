@@ -36,7 +36,7 @@ DOM0_TOOLS: Final = tuple(
     for name in ("xl", "libxl-save-helper", "lsevtchn", "test-xenstore", "xen-init-dom0", "xenconsole", "xenconsoled",
                  "xenstore-control", "xenstored", "oxenstored")
 )  # fmt: skip
-SCRIPT_TOOLS: Final = ("/bin/bash", "/sbin/start-stop-daemon", "/usr/bin/choom", "/usr/bin/prlimit")
+SCRIPT_TOOLS: Final = ("/bin/bash", "/sbin/start-stop-daemon", "/usr/bin/choom", "/usr/bin/flock", "/usr/bin/prlimit")
 """What Xen's and Debian's own scripts call, beyond what busybox has."""
 SCRIPTS: Final = ("/etc/xen/scripts", "/etc/init.d", "/lib/lsb", "/lib/init", "/usr/lib/xen-common")
 SETTINGS: Final = ("/etc/default/xen", "/etc/xen/oxenstored.conf", "/etc/xen/xl.conf")
@@ -82,6 +82,8 @@ def _guest(parts: Parts) -> bytes:
     image.program(*STORE_TOOLS)
     image.modules(parts.modules, GUEST_MODULES)
     image.copy(HERE / "guest/init", "/init")
+    for command in "poweroff", "reboot":  # the kernel calls these when XenStore's control/shutdown says so
+        image.data(f"/usr/sbin/{command}", f"#!/bin/busybox sh\nexec busybox {command} -f\n".encode(), 0o755)
     return image.packed()
 
 

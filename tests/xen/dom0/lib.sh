@@ -57,15 +57,15 @@ ready() { # NAME...: until the guests have come up and said so
 }
 
 order() { # NAME COMMAND: the guest runs it; no answer is expected
-	xenstore-write "$(home "$1")/data/do" "$(cut -d' ' -f1 /proc/uptime) $2"
+	xenstore-write -R "$(home "$1")/data/do" "$(cut -d' ' -f1 /proc/uptime) $2"
 }
 
 ask() { # NAME COMMAND: the guest runs it; prints what that prints, with its status
 	at=$(home "$1")/data
 	number=$(cut -d' ' -f1 /proc/uptime)
-	xenstore-write "$at/do" "$number $2"
+	xenstore-write -R "$at/do" "$number $2"
 	until_ok 120 "xenstore-read $at/done | grep -q '^$number '"
-	answer=$(xenstore-read "$at/done")
+	answer=$(xenstore-read -R "$at/done")
 	answer=${answer#* }
 	echo "${answer#* }"
 	return "${answer%% *}"

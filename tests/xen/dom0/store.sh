@@ -6,6 +6,8 @@ c) STORE=/usr/lib/xen-4.17/bin/xenstored STORE_ARGS= ;;
 ox) STORE=/usr/lib/xen-4.17/bin/oxenstored STORE_ARGS= ;;
 esac
 
+PID_FILE=/run/xenstore.pid
+
 answers() { xenstore-read -s / >/dev/null 2>&1; }
 
 start_consoles() { xenconsoled --pid-file /run/xenconsoled.pid --log=guest --log-dir=/var/log/xen/console; }
