@@ -441,7 +441,7 @@ cdef struct Image:
     uint64_t last_key
     int slots                   # a new slot file, the core's to close
     uint32_t slots_number
-    int old_slots               # the one that belongs to what is in the image, not to be closed; -1: none
+    int old_slots               # the one that belongs to what is in the image, then the next daemon's; not to be closed
     uint64_t old_slots_size
     # Each record in order of its key, until `got` returns an errno, which is returned.
     int (*each)(void *self, void *into, int (*got)(void *into, uint64_t key, const char *value,

@@ -213,7 +213,9 @@ cdef void out_look_again(Store *s, Conn *conn, handle watch) noexcept nogil:
 
 cdef void out_event(Store *s, Conn *conn, handle watch, const char *path, uint32_t n, bint special) noexcept nogil:
     cdef uint32_t hash
-    if not conn.pending and waiting(conn) <= FULL:
+    # Where the file system has no room for bytes, it waits in structure, too.
+    if not conn.pending and waiting(conn) <= FULL \
+            and not out_room(s, conn, HEADER + n + watch_at(s, watch).token_len + 2):
         event_bytes(s, conn, watch, path, n)
         return
     if watch_at(s, watch).flags & WATCH_COLLAPSED:
@@ -238,5 +240,5 @@ cdef void refill_one(Store *s, Conn *conn) noexcept nogil:
 
 
 cdef void out_refill(Store *s, Conn *conn) noexcept nogil:
-    while conn.pending and waiting(conn) <= FULL:
+    while conn.pending and waiting(conn) <= FULL and not out_room(s, conn, HEADER + PAYLOAD_MAX):
         refill_one(s, conn)

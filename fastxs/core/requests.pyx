@@ -785,7 +785,7 @@ cdef int do_transaction_end(Store *s, Req *r) noexcept nogil:
         return ENOENT
     s.spoiled = NULL
     if r.data[0] == c'T':
-        error = commit(s, tx)
+        error = commit(s, tx) if admits_log(s, tx) else ENOSPC      # it ends in any case
         if error == EAGAIN:
             s.counter[C_CONFLICTS] += 1
             r.conn.eagains += tx.view == NULL or r.conn.own_stamp <= stamp
@@ -1056,25 +1056,29 @@ cdef uint32_t components(const char *path, uint32_t n) noexcept nogil:
 
 cdef bint admits(Store *s, Req *r, const Operation *op) noexcept nogil:
     """Is there room in the image for whatever this may change?  The last pages are kept for what makes room."""
-    cdef uint32_t records = s.journal_count + 4 + (SPARE if op.flags & FLAG_GROWS else 0)
-    cdef uint64_t bytes = <uint64_t>s.journal.len + r.len
-    cdef LogEntry *e
-    cdef Tx *tx
-    cdef uint32_t i = 0
-    if r.type == XS_TRANSACTION_END:
-        tx = tx_find(r.conn, r.tx_id)
-        while tx != NULL and i < tx.log.len:
-            e = <LogEntry *>(tx.log.data + i)
-            if TABLE[e.op].flags & FLAG_WRITE:
-                records += components(<char *>e + sizeof(LogEntry), e.len)
-            i += <uint32_t>sizeof(LogEntry) + ((e.len + 7) & ~7)
-        bytes += tx.log.len if tx != NULL else 0
-    elif op.flags & FLAG_WRITE:
+    cdef uint32_t records = 4 + (SPARE if op.flags & FLAG_GROWS else 0)
+    if op.flags & FLAG_WRITE:
         if r.tx_id:
             return True                         # its end asks for all of it
         records += components(r.data, r.len)
-    bytes += <uint64_t>records * (sizeof(Record) + sizeof(NodeRecord))
-    return s.image.admits(s.image.self, records, bytes)
+    return has_room(s, records, r.len)
+
+
+cdef bint admits_log(Store *s, Tx *tx) noexcept nogil:
+    cdef uint32_t records = 4, i = 0
+    cdef LogEntry *e
+    while i < tx.log.len:
+        e = <LogEntry *>(tx.log.data + i)
+        if TABLE[e.op].flags & FLAG_WRITE:
+            records += components(<char *>e + sizeof(LogEntry), e.len)
+        i += <uint32_t>sizeof(LogEntry) + ((e.len + 7) & ~7)
+    return has_room(s, records, tx.log.len)
+
+
+cdef bint has_room(Store *s, uint32_t records, uint64_t bytes) noexcept nogil:
+    records += s.journal_count
+    bytes += s.journal.len + <uint64_t>records * (sizeof(Record) + sizeof(NodeRecord))
+    return s.image == NULL or s.image.admits(s.image.self, records, bytes)
 
 
 cdef int in_transaction(Store *s, Req *r, const Operation *op) noexcept nogil:

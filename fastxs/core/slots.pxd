@@ -12,6 +12,8 @@ cdef inline bint lasting(Store *s, Conn *conn) noexcept nogil:
 cdef int slots_open(Store *s, int fd) noexcept nogil
 cdef void slots_close(Store *s) noexcept nogil
 
+# Is there room for all that one peer's turn may ask of it?
+cdef bint slots_ahead(Store *s) noexcept nogil
 # A new connection's slot; False: the file system is full.
 cdef bint slot_claim(Store *s, Conn *conn) noexcept nogil
 cdef void slot_release(Store *s, Conn *conn) noexcept nogil

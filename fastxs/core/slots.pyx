@@ -37,6 +37,7 @@ cdef enum:
     METAS = 1 << 27             # bytes for Slots at the file's beginning: a million of them
     META_STEP = 1 << 16
     HEAP_STEP = 1 << 20
+    AHEAD = 1 << 20             # 64 largest answers, and what they outgrow
     SMALLEST = 2                # class of the smallest extent: 256 bytes
 
 cdef uint64_t SIZE = <uint64_t>1 << 34          # of the map; the file has holes where nothing is reserved
@@ -80,6 +81,15 @@ cdef void slots_close(Store *s) noexcept nogil:
         buf_free(&s.slots.free[i])
     buf_free(&s.slots.late)
     buf_free(&s.slots.gone)
+
+
+cdef bint slots_ahead(Store *s) noexcept nogil:
+    cdef Slots *slots = &s.slots
+    while slots.end < slots.top + AHEAD:
+        if slots.end + HEAP_STEP > SIZE or fallocate(slots.fd, 0, <long>slots.end, HEAP_STEP) < 0:
+            return False
+        slots.end += HEAP_STEP
+    return True
 
 
 cdef bint take_extent(Store *s, uint32_t n, Extent *e) noexcept nogil:

@@ -5,7 +5,8 @@ means.  The folder of an image:
 
     store       LMDB, one database, keys of 8 bytes (core/journal.pxd)
     log         the turns that are committed and not in `store` yet
-    slots.N     the slot file that belongs to it (core/slots.pyx); N stands in the store
+    slots.N     0 and 1: the slot file that belongs to it (core/slots.pyx), and the one of the next daemon, for which
+                as much is reserved: it can begin where the file system is full.  N stands in the store
     lock        held by the daemon that serves it
 
 All of it is written through maps and nothing is synced: what is committed survives the process, not the
@@ -23,7 +24,7 @@ from libc.errno cimport EBADMSG, EIO, ENOSPC, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
-from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_RDWR, O_TRUNC, open as c_open
+from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_RDWR, open as c_open
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close
 
@@ -357,7 +358,8 @@ cdef class Image(CoreImage):
         image.open_store(0)
         image.open_log()
         image.put_identity()
-        image.open_slots(0)
+        image.c.old_slots = image.slot_file(1)
+        image.c.slots = image.slot_file(0)
         return image
 
     @staticmethod
@@ -517,22 +519,16 @@ cdef class Image(CoreImage):
         memcpy(&meta, <char *>value, sizeof(meta))
         self.identity = identity[sizeof(Check):]
         memcpy(&self.c.last_key, <char *>last, sizeof(uint64_t))
-        path = os.path.join(self.folder, f"slots.{meta.slots}")
-        try:
-            self.c.old_slots = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self.c.old_slots_size = os.fstat(self.c.old_slots).st_size
-        except FileNotFoundError:
-            pass
-        self.open_slots(meta.slots + 1)
+        self.c.old_slots = self.slot_file(meta.slots)
+        self.c.old_slots_size = os.fstat(self.c.old_slots).st_size
+        self.c.slots_number = meta.slots ^ 1
+        self.c.slots = self.slot_file(self.c.slots_number)
         return 0
 
-    cdef int open_slots(self, uint32_t number) except -1:
-        cdef bytes path = os.fsencode(os.path.join(self.folder, f"slots.{number}"))
-        self.c.slots_number = number
-        self.c.slots = c_open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        if self.c.slots < 0:
-            raise OSError(errno, os.strerror(errno), os.fsdecode(path))
-        return 0
+    cdef int slot_file(self, uint32_t number) except -1:
+        """Open.  What a former daemon left in it is reserved, and otherwise means nothing: a slot is cleared when it is
+        claimed."""
+        return os.open(os.path.join(self.folder, f"slots.{number}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @property
     def fresh(self):
@@ -547,13 +543,3 @@ cdef class Image(CoreImage):
     def pages(self):
         """(in use, reserved), of 4096 bytes each."""
         return self.f.used, self.f.reserved // PAGE
-
-    def settle(self):
-        """The first turn after a recovery is committed: the old slot file is needed no more."""
-        if self.c.old_slots >= 0:
-            close(self.c.old_slots)
-            self.c.old_slots = -1
-        keep = {"store", "lock", f"slots.{self.c.slots_number}"}
-        for name in os.listdir(self.folder):
-            if name.startswith("slots.") and name not in keep:
-                os.unlink(os.path.join(self.folder, name))
