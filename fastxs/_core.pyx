@@ -344,8 +344,11 @@ cdef class Engine:
         cdef Store *s = self.store()
         cdef uint32_t i
         cdef uint64_t t = now()
-        return [(s.conn[i].serial, s.conn[i].domid, (t - s.conn[i].tx_since_ns) / 1e9)
-                for i in range(s.conns) if s.conn[i] != NULL and s.conn[i].txs]
+        found = []
+        for i in range(s.conns):
+            if s.conn[i] != NULL and s.conn[i].txs:
+                found.append((s.conn[i].serial, s.conn[i].domid, (t - s.conn[i].tx_since_ns) / 1e9))
+        return found
 
     cdef Conn *find(self, uint32_t serial) except NULL:
         cdef Store *s = self.store()
