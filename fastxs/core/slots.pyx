@@ -83,13 +83,23 @@ cdef void slots_close(Store *s) noexcept nogil:
     buf_free(&s.slots.gone)
 
 
-cdef bint slots_ahead(Store *s) noexcept nogil:
-    cdef Slots *slots = &s.slots
-    while slots.end < slots.top + AHEAD:
-        if slots.end + HEAP_STEP > SIZE or fallocate(slots.fd, 0, <long>slots.end, HEAP_STEP) < 0:
+cdef bint reserve(Store *s, uint64_t at, uint64_t n) noexcept nogil:
+    """Here, and in the slot file that the next daemon will write: it must come up on a full file system, too."""
+    return at + n <= SIZE and fallocate(s.slots.fd, 0, <long>at, <long>n) == 0 \
+        and (s.image.old_slots < 0 or fallocate(s.image.old_slots, 0, <long>at, <long>n) == 0)
+
+
+cdef bint reach(Store *s, uint64_t end) noexcept nogil:
+    """The heap is reserved up to there."""
+    while s.slots.end < end:
+        if not reserve(s, s.slots.end, HEAP_STEP):
             return False
-        slots.end += HEAP_STEP
+        s.slots.end += HEAP_STEP
     return True
+
+
+cdef bint slots_ahead(Store *s) noexcept nogil:
+    return reach(s, s.slots.top + AHEAD)
 
 
 cdef bint take_extent(Store *s, uint32_t n, Extent *e) noexcept nogil:
@@ -106,10 +116,8 @@ cdef bint take_extent(Store *s, uint32_t n, Extent *e) noexcept nogil:
         e.cls = cls
         return True
     bytes = <uint64_t>SLOT_UNIT << cls
-    while slots.top + bytes > slots.end:
-        if slots.end + HEAP_STEP > SIZE or fallocate(slots.fd, 0, <long>slots.end, HEAP_STEP) < 0:
-            return False
-        slots.end += HEAP_STEP
+    if not reach(s, slots.top + bytes):
+        return False
     e.at = <uint32_t>(slots.top // SLOT_UNIT)
     e.cls = cls
     slots.top += bytes
@@ -141,7 +149,7 @@ cdef void slots_settle(Store *s) noexcept nogil:
 cdef bint slot_claim(Store *s, Conn *conn) noexcept nogil:
     cdef uint64_t end = (<uint64_t>conn.index + 1) * sizeof(Slot)
     while end > s.slots.metas:
-        if end > METAS or fallocate(s.slots.fd, 0, <long>s.slots.metas, META_STEP) < 0:
+        if end > METAS or not reserve(s, s.slots.metas, META_STEP):
             return False
         s.slots.metas += META_STEP
     memset(slot_of(s, conn), 0, sizeof(Slot))
