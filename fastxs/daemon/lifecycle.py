@@ -240,8 +240,6 @@ def _build(config: Config, stack: ExitStack, sockets: list[int]) -> tuple[Engine
     except OSError as error:
         raise StartError(f"no hypervisor: {reason(error)}") from None
     stack.callback(engine.close)
-    if image is not None:
-        image.settle()
     if image is None or image.fresh:  # else they are as the administrator left them
         for name, value in config.quota.items():
             engine.set_quota(name, value)

@@ -32,7 +32,5 @@ class Image(CoreImage):
         """The number of the last turn that is committed."""
     def pages(self) -> tuple[int, int]:
         """(in use, reserved), of 4096 bytes each."""
-    def settle(self) -> None:
-        """The first turn after a recovery is committed: the old slot file is needed no more."""
     def close(self) -> None:
         """Idempotent.  The files stay, and what is committed in them."""
