@@ -21,7 +21,7 @@ from fastxs.core.model cimport (ACE_STALE, ANSWERED_LATER, CONN_WAITED, C_COMMIT
                                 RIGHT_WRITE, SAY_CONFLICT, SAY_PERMISSION, SAY_QUOTA, TX_DOOMED, TX_DOUBT, TX_FAILED,
                                 TX_STALE, VIEW_KEEP, VIEW_LOST, Ace, Conn, Cursor, Domain, Kids, LogEntry, Node, Perms,
                                 Store, Tx, View, handle, layout)
-from fastxs.core.outbox cimport out_event, out_message
+from fastxs.core.outbox cimport mark_dirty, out_event, out_message
 from fastxs.core.paths cimport Path, component_end, path_base, path_home_len, path_is_legal
 from fastxs.core.perms cimport (aces, conn_rights, owner_of, perm_format, perm_parse, perms_drop, perms_hold,
                                 perms_intern)
@@ -984,8 +984,11 @@ cdef int do_control(Store *s, Req *r) noexcept nogil:
     s.asked_req_id = r.req_id
     s.asked_tx_id = r.tx_id
     error = s.control(s.engine, r.conn, r.data, r.len, &s.text)
+    if error == ANSWERED_LATER:
+        mark_dirty(s, r.conn)                   # else its slot would not know that it was served
+        return 0
     if error:
-        return 0 if error == ANSWERED_LATER else error
+        return error
     return E2BIG if s.text.len > PAYLOAD_MAX else reply(s, r, s.text.data, s.text.len)
 
 
