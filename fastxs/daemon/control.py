@@ -17,6 +17,7 @@ from fastxs.daemon.logs import TraceFile, log, open_to_append, printable
 
 if TYPE_CHECKING:
     from fastxs._core import Engine
+    from fastxs.daemon.update import LiveUpdate
 
 __all__ = ["COMMANDS", "Control"]
 
@@ -32,9 +33,11 @@ class Control:
     def __init__(self) -> None:
         self.engine: Engine
         self.trace: TraceFile
+        self.update: LiveUpdate | None = None
+        self.conn_id = 0
 
-    def __call__(self, conn_id: int, domid: int, words: list[bytes]) -> bytes:
-        """The reply's payload, its closing NUL included; ControlError carries the error word."""
+    def __call__(self, conn_id: int, domid: int, words: list[bytes]) -> bytes | None:
+        """The reply's payload, its closing NUL included, or None: later; ControlError carries the error word."""
         if not words:
             raise ControlError("EINVAL")
         name, *arguments = map(os.fsdecode, words)  # loses no byte: a file's name goes back to the kernel as it came
@@ -42,7 +45,9 @@ class Control:
         if command is None or not command.least <= len(arguments) <= command.most:
             raise ControlError("EINVAL")
         log.debug("control", conn_id=conn_id, domid=domid, words=[printable(word) for word in words])
-        return command.answer(self, *arguments).encode() + b"\0"
+        self.conn_id = conn_id
+        answer = command.answer(self, *arguments)
+        return None if answer is None else os.fsencode(answer) + b"\0"
 
     def check(self) -> str:
         faults = self.engine.check()
@@ -152,8 +157,10 @@ class Control:
             f"{name:<17s}: {n:8d}\n" for name, n in highest.items() if not name.startswith(SOFT_PREFIX)
         )
 
-    def live_update(self, *_: str) -> str:
-        return "Live update is not offered by this version."
+    def live_update(self, *words: str) -> str | None:
+        if self.update is None:
+            return "Live update needs an image, and --durability none has none."
+        return self.update(self.conn_id, list(words))
 
     def help(self) -> str:
         return "".join(f"{name}\t{command.arguments}\n" for name, command in COMMANDS.items())
@@ -162,7 +169,7 @@ class Control:
 class Command(NamedTuple):
     """One row of the table: who answers, how many arguments at least and at most, what `help` says of them."""
 
-    answer: Callable[..., str]
+    answer: Callable[..., str | None]
     least: int
     most: int
     arguments: str

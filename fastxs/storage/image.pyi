@@ -1,6 +1,11 @@
 """Types of the image (see `image.pyx`)."""
 
+from typing import Final
+
 from fastxs._core import Image as CoreImage
+
+FORMAT: Final[int]
+"""Of the images that are written and read here."""
 
 class ImageError(Exception):
     """An image that cannot be used; the text names it and the way out."""

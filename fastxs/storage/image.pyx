@@ -92,6 +92,9 @@ cdef struct Files:              # owned by its Image
     uint64_t largest            # key
 
 
+FORMAT = IMAGE_VERSION
+
+
 class ImageError(Exception):
     """An image that cannot be used; the text names it and the way out."""
 

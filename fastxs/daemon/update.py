@@ -1,0 +1,266 @@
+"""Live update: the running daemon becomes another program, in place, and its peers notice nothing.
+
+Owns the session that `xenstore-control live-update` talks to, in C xenstored's words (SPEC 6.3, 6.5), the trial of the
+new program before anything is given up, the handing over of descriptors, and the guardian: a copy of this process that
+serves on if the new one does not.  Knows nothing of records and requests: the image holds all there is, and going over
+an exec is what going over a crash is, with the descriptors kept.  docs/live-update.md tells it to administrators.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getopt
+import os
+import re
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+
+from fastxs._core import ControlError
+from fastxs.daemon.handover import ENVIRONMENT, KEPT, READY, READY_S, HandedOver
+from fastxs.daemon.logs import log
+from fastxs.daemon.notify import barrier, notify
+
+if TYPE_CHECKING:
+    from fastxs._core import Engine
+
+__all__ = ["LiveUpdate"]
+
+TRIAL_S: Final = 10.0
+"""How long the new program may take to say that it would do."""
+
+TICK_S: Final = 0.02
+
+OK: Final = "OK"
+NO_SESSION: Final = "Not in live-update session."
+EXEC_FAILED: Final = "Error activating new binary."
+
+
+class Resume(Protocol):
+    """Serves again, in the guardian, from the image; returns at the end of the daemon's life."""
+
+    def __call__(self, handed: HandedOver) -> None: ...
+
+
+@dataclass(slots=True)
+class Session:
+    """A live update that was announced: by whom, and to what."""
+
+    conn_id: int
+    file: str
+    arguments: list[str]
+    starting: asyncio.Task[None] | None = None
+
+
+class LiveUpdate:
+    """The command `live-update`; one instance is the daemon's.
+
+    `listener` is the Engine's descriptor; `trial` are words that a new program is started with, after its own, to learn
+    whether it would do; `turn()` is the last that the image has; `let_go` closes what only one process may have.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        listener: int,
+        trial: list[str],
+        *,
+        turn: Callable[[], int],
+        let_go: Callable[[], None],
+        resume: Resume,
+    ) -> None:
+        self._engine: Final = engine
+        self._listener: Final = listener
+        self._trial: Final = trial
+        self._turn: Final = turn
+        self._let_go: Final = let_go
+        self._resume: Final = resume
+        self._session: Session | None = None
+
+    def __call__(self, conn_id: int, words: list[str]) -> str | None:
+        """The answer to one step; None: it comes when it is known.  ControlError: the words make no sense."""
+        session = self._session
+        match words:
+            case ["-f", file]:
+                return self._announce(conn_id, file)
+            case ["-a"]:
+                return self._abort()
+            case ["-c", _] | ["-s", *_] if session is None or session.conn_id != conn_id:
+                return NO_SESSION
+            case ["-c", line] if session is not None:
+                session.arguments = [word for word in re.split("[ \t]", line) if word]
+                return OK
+            case ["-s", *rest] if session is not None:
+                return self._start(session, rest)
+            case _:
+                raise ControlError("EINVAL")
+
+    def _announce(self, conn_id: int, file: str) -> str:
+        if self._session is not None:
+            return "live-update session already active."
+        if not os.path.isfile(file):
+            return "File not accessible."
+        if not os.access(file, os.X_OK):
+            return "File not executable."
+        self._session = Session(conn_id, file, sys.argv[1:])
+        self._engine.hold_transactions(True)
+        self._watch(self._session)
+        return OK
+
+    def _watch(self, session: Session) -> None:
+        """It ends with the connection that announced it."""
+        if self._session is not session:
+            return
+        if self._engine.connected(session.conn_id):
+            asyncio.get_running_loop().call_later(TICK_S, self._watch, session)
+        else:
+            self._end()
+
+    def _abort(self) -> str:
+        if self._session is None:
+            return "No live-update session active."
+        self._end()
+        return OK
+
+    def _end(self) -> None:
+        session, self._session = self._session, None
+        self._engine.hold_transactions(False)
+        if session is not None and session.starting is not None:
+            session.starting.cancel()
+
+    def _start(self, session: Session, rest: list[str]) -> str | None:
+        try:
+            flags, more = getopt.getopt(rest, "t:Fv:")
+            options = dict(flags)
+            timeout_s = int(options.get("-t", "0"))
+        except (getopt.GetoptError, ValueError):
+            raise ControlError("EINVAL") from None
+        if more or session.starting is not None:
+            raise ControlError("EINVAL")
+        ask = (session.conn_id, *self._engine.asked())
+        session.starting = asyncio.get_running_loop().create_task(self._go(session, ask, timeout_s, "-F" in options))
+        return None
+
+    async def _go(self, session: Session, ask: tuple[int, int, int], timeout_s: int, force: bool) -> None:
+        """All of it; comes back only to say why not."""
+        why = "Live update aborted."
+        try:
+            why = await self._try(session) or await self._until_quiet(timeout_s, force)
+            if not why:
+                why = self._become(session, ask)
+            log.warning("no live update", file=session.file, why=why)
+        finally:
+            session.starting = None
+            if self._session is session:
+                self._end()
+            self._engine.answer(*ask, os.fsencode(why) + b"\0")
+
+    async def _try(self, session: Session) -> str:
+        """Have the new program load everything and touch nothing; why it would not do."""
+        environ = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *(session.file, *session.arguments, *self._trial),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=environ,
+                start_new_session=True,
+            )
+        except OSError:
+            return EXEC_FAILED
+        try:
+            said, _ = await asyncio.wait_for(child.communicate(), TRIAL_S)
+        except TimeoutError:
+            return f"The new program did not end its trial within {TRIAL_S:g} s."
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()
+        words = " ".join(said.decode(errors="replace").split())
+        if child.returncode or not words.startswith("fastxsd"):
+            return f"The new program failed its trial (exit status {child.returncode}): {words[:500]}"
+        return ""
+
+    async def _until_quiet(self, timeout_s: int, force: bool) -> str:
+        """Until no transaction is open; why it may not be done nevertheless."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while open_ones := self._engine.transactions():
+            if loop.time() >= end:
+                old = [(domid, age_s) for _, domid, age_s in open_ones if age_s >= timeout_s]
+                if force and len(old) == len(open_ones):
+                    break
+                if not old:
+                    return "Overlapping transactions"
+                lines = (f"Domain {domid}: {age_s:.0f} s" for domid, age_s in old)
+                return "\n".join(("Domains with long running transactions:", *lines))
+            await asyncio.sleep(TICK_S)
+        return ""
+
+    # -- the exec ---------------------------------------------------------------------------------
+
+    def _become(self, session: Session, ask: tuple[int, int, int]) -> str:
+        """This process is the new program, or has not changed: then why."""
+        clients = [int(one["fd"]) for one in self._engine.connections() if one["kind"] == "socket"]
+        ours, theirs = socket.socketpair()
+        us = os.pidfd_open(os.getpid())
+        handed = HandedOver(os.getpid(), self._listener, clients, ours.fileno(), *ask, self._turn())
+        with ours, theirs:
+            child = os.fork()
+            if child == 0:
+                self._guard(handed, us, theirs)
+            os.close(us)
+            os.waitpid(child, 0)
+            theirs.close()
+            guardian = ours.recv(32).decode()
+            if not guardian:
+                return "There is no room for a guardian process."
+            supervised = notify(f"MAINPID={guardian}") and barrier(TRIAL_S)
+            log.info("live update", file=session.file, arguments=session.arguments, guardian=guardian,
+                     supervised=supervised)  # fmt: skip
+            inherited = (self._listener, ours.fileno(), *clients)
+            with handed.file() as file:
+                for fd in inherited:
+                    os.set_inheritable(fd, True)
+                environ = {**os.environ, ENVIRONMENT: str(file.fileno())}
+                with suppress(OSError):
+                    os.execve(session.file, [session.file, *session.arguments], environ)
+            for fd in inherited:
+                os.set_inheritable(fd, False)
+            ours.sendall(KEPT)
+            ours.recv(1)
+        return EXEC_FAILED
+
+    def _guard(self, handed: HandedOver, daemon: int, line: socket.socket) -> NoReturn:
+        """In a child of a child, so that it is nobody's zombie: see that there is a daemon at the end."""
+        try:
+            if os.fork():
+                os._exit(0)
+            os.close(handed.guardian)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            asyncio._set_running_loop(None)
+            self._let_go()
+            line.sendall(str(os.getpid()).encode())
+            line.settimeout(READY_S)
+            with suppress(TimeoutError, ConnectionError):
+                if line.recv(32) in (READY, KEPT):
+                    notify("READY=1", f"MAINPID={handed.pid}")
+                    barrier(TRIAL_S)
+                    os._exit(0)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(daemon, signal.SIGKILL)
+            select.select([daemon], [], [])
+            log.critical("the new program failed; the old one is back", pid=os.getpid())
+            self._resume(handed)
+        except BaseException:
+            log.critical("the old program cannot come back", exc_info=True)
+        finally:
+            os._exit(1)
