@@ -196,7 +196,8 @@ def _bad(number: int, error: Exception) -> StreamError:
 
 def _raw(line: Line, name: str) -> bytes:
     if name in line:
-        text: str = line[name]
+        if not isinstance(text := line[name], str):
+            raise ValueError(f"{name}: {text!r} is no text")
         return text.encode()
     try:
         return b64decode(line[f"{name}64"], validate=True)

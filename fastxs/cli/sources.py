@@ -23,6 +23,8 @@ from fastxs.cli import lines
 from fastxs.client import Client, Disconnected, NotFound, Transaction, XenStoreError, daemon_socket, requests
 from fastxs.daemon.claims import reason
 from fastxs.state import Connection, Domain, Node, Nodes, Perm, Ring, Socket, State, StreamError, Watch, load
+from fastxs.state.layout import IDENT
+from fastxs.state.oxenstored import HEADER
 from fastxs.storage import reader
 from fastxs.storage.reader import Findings, Reader, Unreadable, examine
 
@@ -140,9 +142,15 @@ def _file(name: str) -> Iterator[BinaryIO]:
 
 
 def _loaded(name: str, file: BinaryIO) -> State:
+    file.seek(0)
+    begin = file.read(64)
     try:
-        file.seek(0)
-        state = lines.read(file) if file.read(len(lines.MARK)) == lines.MARK else load(file)
+        if begin.startswith(lines.MARK):
+            state = lines.read(file)
+        elif begin.startswith((IDENT, HEADER)):
+            state = load(file)
+        else:
+            raise StreamError("neither a dump of ours, nor a migration stream, nor a dump of oxenstored's")
     except StreamError as error:
         raise StreamError(f"{name}: {error}") from None
     nodes = state.nodes
