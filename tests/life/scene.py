@@ -136,8 +136,6 @@ class Inside(Scene):
             self.folder.mkdir()
             self.image = Image.create(str(self.folder), b"a scene")
         self.engine = Engine(border=self.hypervisor, image=self.image, linger_us=0)
-        if self.image is not None:
-            self.image.settle()
 
     def close(self) -> None:
         self.engine.close()
