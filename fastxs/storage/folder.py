@@ -40,9 +40,10 @@ def take(folder: str, ours: bytes, say: Callable[[str], None]) -> Image:
     another version's, and its administrator decides.  OSError: the folder cannot be used.
     """
     os.makedirs(folder, 0o700, exist_ok=True)
-    if not os.path.exists(os.path.join(folder, "store")):
+    names = os.listdir(folder)
+    if not names:
         return Image.create(folder, ours)
-    if trouble := _look(folder):
+    if trouble := _look(folder) if "store" in names else "its store is missing":
         say(f"the image is damaged ({trouble}): set aside as {set_aside(folder)}, beginning with an empty store")
         return Image.create(folder, ours)
     try:
@@ -50,7 +51,7 @@ def take(folder: str, ours: bytes, say: Callable[[str], None]) -> Image:
     except ImageError as error:
         if "no store was ever committed" not in str(error):
             raise
-        set_aside(folder)
+        say(f"{error}: set aside as {set_aside(folder)}, beginning with an empty store")
         return Image.create(folder, ours)
     if image.identity == ours:
         return image

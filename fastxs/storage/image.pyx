@@ -438,6 +438,9 @@ cdef class Image(CoreImage):
         cdef void *p = MAP_FAILED
         if fd < 0:
             raise OSError(errno, os.strerror(errno), os.fsdecode(path))
+        if not self.c.fresh and os.fstat(fd).st_size != LOG_SIZE:
+            close(fd)
+            raise ImageError(f"{os.fsdecode(path)}: cut short, or missing")
         if fallocate(fd, 0, 0, LOG_SIZE) == 0:
             p = mmap(NULL, LOG_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
         error = errno
@@ -476,6 +479,9 @@ cdef class Image(CoreImage):
                 raise ImageError(f"{self.folder}/log: turn {head.turn} is damaged")
             self.c.turn = head.turn
             self.f.log_len += <uint32_t>sizeof(LogHead) + head.len
+        # What was folded begins with a turn that is in LMDB.
+        if self.f.log_len == 0 and (<LogHead *>self.f.log).turn > self.c.turn:
+            raise ImageError(f"{self.folder}/log: its first turn is damaged")
         return 0
 
     cdef int put_identity(self) except -1:
@@ -488,6 +494,13 @@ cdef class Image(CoreImage):
         if i_commit(&self.f, journal, <uint32_t>len(journal)):
             raise OSError(EIO, "the image cannot be written", self.folder)
         return 0
+
+    def put(self, bytearray journal, uint32_t records):
+        """Commit `records` records (core/journal.pxd), in order of their keys; their checksums are filled in."""
+        if not i_admits(&self.f, records, <uint64_t>len(journal)):
+            raise OSError(ENOSPC, "no room for the image", self.folder)
+        if i_commit(&self.f, <char *>journal, <uint32_t>len(journal)):
+            raise OSError(EIO, "the image cannot be written", self.folder)
 
     cdef bytes value_of(self, uint64_t key):
         """None: there is no such record."""
