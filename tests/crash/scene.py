@@ -203,9 +203,9 @@ def compare(host: Host, guests: Guests, figures: Mapping[str, Any]) -> int:
         for i, commits in enumerate(figures["commits"]):
             if int(found[b"/shared/%d" % i]) != commits:
                 faults.append(f"counter {i}: {commits} commits, found {found[b'/shared/%d' % i]!r}")
-        reply = peer.call(Op.CONTROL, b"check\0")
-        if reply.error or b"OK" not in reply.payload:
-            faults.append(f"check: {reply!r}")
+        peer.call(Op.CONTROL, b"check\0")  # answers OK whatever it finds, as C's
+        if '"faults": 0, "event": "store checked"' not in host.stderr():
+            faults.append(f"check: {host.stderr()}")
     if faults:
         raise WrongError("\n".join(faults[:20]))
     return len(found)
