@@ -145,6 +145,8 @@ FLAGS: Final = (
     Flag("", "loop", "NAME", "auto, uvloop or asyncio", lambda value: {"daemon": {"loop": value}}),
     Flag("", "log-level", "LEVEL", "debug, info, warning or error", lambda value: {"log": {"level": value}}),
     Flag("", "log-format", "FORMAT", "auto, console or json", lambda value: {"log": {"format": value}}),
+    Flag("", "kept", "", "", _nothing),
+    Flag("", "preflight", "FORMAT", "", _nothing),
     # What xenstored once knew and old scripts still say.
     Flag("D", "no-domain-init", "", "", _nothing),
     Flag("P", "output-pid", "", "", _nothing),
@@ -153,7 +155,8 @@ FLAGS: Final = (
     Flag("I", "internal-db", "", "", _nothing),
     Flag("L", "preserve-local", "", "", _nothing),
 )  # fmt: skip
-"""xenstored's flags (SPEC 6.1), then ours, then the removed ones, which have no help."""
+"""xenstored's flags (SPEC 6.1), then ours, then `--kept`, which we say ourselves to the daemon under a keeper, and the
+removed ones; these have no help."""
 
 
 def _read(argv: Sequence[str]) -> list[tuple[Flag, str]]:
@@ -192,6 +195,15 @@ def _configure(flags: Sequence[tuple[Flag, str]], environ: Mapping[str, str]) ->
     return config
 
 
+def _from_anywhere(flags: Sequence[tuple[Flag, str]]) -> list[str]:
+    """The flags as they must be typed to mean the same in any directory."""
+    words = []
+    for flag, value in flags:
+        path = flag.value == "FILE" and value != ""
+        words.append(f"--{flag.name}" + (f"={os.path.abspath(value) if path else value}" if flag.value else ""))
+    return words
+
+
 def _help() -> str:
     lines = ["fastxsd: the XenStore daemon, with xenstored's flags", "", "usage: fastxsd [FLAG...]", ""]
     for flag in FLAGS:
@@ -218,11 +230,19 @@ def _run(argv: Sequence[str]) -> int:
         print(configuration.render(config), end="")
         return OK
 
-    from fastxs.daemon import lifecycle
+    if "preflight" in asked:
+        from fastxs.daemon.lifecycle import preflight
 
-    if config.daemon.fork:
-        return lifecycle.in_background(config)
-    lifecycle.serve(config)
+        preflight(config, {flag.name: value for flag, value in flags}["preflight"])
+        print(f"fastxsd {__version__} would do")
+        return OK
+    if config.daemon.fork and "kept" not in asked:
+        from fastxs.daemon.kept import in_background
+
+        in_background(config, _from_anywhere(flags))
+    from fastxs.daemon.lifecycle import serve
+
+    serve(config, kept="kept" in asked)
     return OK
 
 

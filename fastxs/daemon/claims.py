@@ -13,15 +13,28 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["RUN_DIR", "StartError", "answers", "hold_name", "hold_pid_file", "hold_socket", "need_folder", "reason"]
+__all__ = [
+    "READ_ROOT",
+    "RUN_DIR",
+    "StartError",
+    "answers",
+    "hold_name",
+    "hold_pid_file",
+    "hold_socket",
+    "need_folder",
+    "reason",
+]
 
 RUN_DIR: Final = "/var/run/xenstored"
 """Where libxenstore looks for the socket unless the environment says otherwise (SPEC 6.2)."""
+
+READ_ROOT: Final = struct.pack("=4I", 2, 0, 0, 2) + b"/\0"
+"""The request that anybody may make and any daemon can answer."""
 
 
 class StartError(Exception):
@@ -111,18 +124,18 @@ def _process(pid: str) -> str:
 
 @contextmanager
 def hold_socket(
-    path: str, backlog: int, outlived: Sequence[int] = (), *, stays: bool = False
+    path: str, backlog: int, outlived: Sequence[int] = (), stays: Callable[[], bool] = lambda: False
 ) -> Iterator[socket.socket]:
     """The listening unix socket at `path`, mode 0600; its name is removed at the end if it is still ours.
 
     `outlived` are listening sockets of the process before this one (taken over): the one that `path` leads to goes on.
-    Where somebody keeps the socket, the name `stays`: whoever connects waits for the next process.
+    If at the end the name `stays`, because somebody keeps the socket, whoever connects waits for the next process.
 
     The backlog is large because a toolstack that restarts opens thousands of connections at once: past the backlog a
     client's connect() blocks, or fails with EAGAIN if it does not want to.  The kernel caps it at net.core.somaxconn.
     Call it with a lock held (`hold_pid_file`): between looking and binding there is a gap.
     """
-    with _go_on(path, backlog, outlived) or hold_name(path, socket.SOCK_STREAM, stays=stays) as listener:
+    with _go_on(path, backlog, outlived) or hold_name(path, socket.SOCK_STREAM, stays) as listener:
         try:
             listener.listen(backlog)
         except OSError as error:
@@ -131,7 +144,7 @@ def hold_socket(
 
 
 @contextmanager
-def hold_name(path: str, kind: socket.SocketKind, *, stays: bool = False) -> Iterator[socket.socket]:
+def hold_name(path: str, kind: socket.SocketKind, stays: Callable[[], bool] = lambda: False) -> Iterator[socket.socket]:
     """A non-blocking unix socket of that kind, bound to `path`, mode 0600, as `hold_socket`'s but for the listening."""
     need_folder(os.path.dirname(path), "the socket")
     with socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as bound:
@@ -149,7 +162,7 @@ def hold_name(path: str, kind: socket.SocketKind, *, stays: bool = False) -> Ite
             yield bound
         finally:
             with suppress(OSError):
-                if not stays and os.path.samestat(os.stat(path), ours):
+                if not stays() and os.path.samestat(os.stat(path), ours):
                     os.unlink(path)
 
 
@@ -208,12 +221,11 @@ def _clear(path: str, kind: socket.SocketKind) -> None:
 
 def answers(path: str, timeout_s: float) -> bool:
     """Whether a READ of `/` over the socket gets an answer, whichever."""
-    request = struct.pack("=4I", 2, 0, 0, 2) + b"/\0"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(timeout_s)
         try:
             client.connect(path)
-            client.sendall(request)
+            client.sendall(READ_ROOT)
             return client.recv(16) != b""
         except OSError:
             return False

@@ -58,10 +58,11 @@ class Options(NamedTuple):
     adopt: int | None = None
 
 
-def command(daemon: Sequence[str], *, pid_file: str | None, notify_socket: str, adopt: int | None = None) -> list[str]:
+def command(
+    daemon: Sequence[str], *, pid_file: str, notify_socket: str, watchdog_s: int, adopt: int | None = None
+) -> list[str]:
     """The arguments of a background keeper for a daemon's arguments; all paths absolute, because it goes to `/`."""
-    flags = ["--background", "--notify-socket", notify_socket]
-    flags += ["--pid-file", pid_file] if pid_file is not None else []
+    flags = ["--background", "--pid-file", pid_file, "--notify-socket", notify_socket, "--watchdog", str(watchdog_s)]
     flags += ["--adopt", str(adopt)] if adopt is not None else []
     return [sys.executable, "-m", "fastxs.cli.keeper", *flags, "--", *daemon]
 
@@ -278,6 +279,7 @@ class Keeper:
                     self._send(signal.SIGHUP)
             elif not self.stopping:
                 self.stopping, self.start_s = True, None
+                notify("STOPPING=1")
                 if self.pid:
                     self._end(signal.SIGTERM)
                 else:

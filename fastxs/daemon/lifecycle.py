@@ -1,7 +1,7 @@
 """From a configuration to a serving process, and back to nothing.
 
-Owns the order of things: fork first (before event loop, threads, storage), then claims, hypervisor, Engine, socket,
-and the word to whoever waits only when the socket is served; and all of it backwards at the end.  Knows the Engine by
+Owns the order of things: claims, hypervisor, Engine, socket, and the word to whoever waits only when the socket is
+served; and all of it backwards at the end.  Knows the Engine by
 its face only, and nothing of flags and files that a configuration comes from.
 """
 
@@ -11,95 +11,42 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastxs.daemon import logs
-from fastxs.daemon.claims import StartError, answers, hold_pid_file, hold_socket, need_folder, reason
+from fastxs.daemon.claims import READ_ROOT, StartError, hold_pid_file, hold_socket, need_folder, reason
 from fastxs.daemon.config import Config
-from fastxs.daemon.notify import CONNECTION, LISTENER, channel, forget, inherited, notify, store
+from fastxs.daemon.handover import Before, HandedOver, handed_over
+from fastxs.daemon.kept import stay_kept
+from fastxs.daemon.notify import CONNECTION, LISTENER, channel, forget, inherited, notify, store, watchdog_s
 from fastxs.daemon.process import detach, raise_descriptor_limit, set_name
 
 if TYPE_CHECKING:
     from fastxs._core import Engine
+    from fastxs.daemon.control import Control
     from fastxs.daemon.logs import TraceFile
+    from fastxs.hypervisor.border import Hypervisor
     from fastxs.storage.image import Image
 
-__all__ = ["in_background", "serve"]
+__all__ = ["preflight", "serve"]
 
 LIB_DIR: Final = "/var/lib/xen/xenstore"
 """Where the control commands' relative file names lie (SPEC 6.2)."""
 
 ANSWER_TIMEOUT_S: Final = 10.0
-"""How long a daemon that says it is ready may take for its first answer."""
-
-READY: Final = b"ready"
+"""How long a daemon in the background may take for its first answer."""
 
 
-def in_background(config: Config) -> int:
-    """Serve in a child process; the exit status for this one, which waits until the socket answers.
+def serve(config: Config, *, kept: bool = False, before: Before | None = None) -> None:
+    """Serve in this process until SIGTERM or SIGINT; `kept`: in the background, our keeper is our parent; `before`:
+    what a live update that failed has left.
 
-    StartError carries the child's own error line.  Nothing that does not survive a fork may be loaded yet.
-    """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        os._exit(_child(config, writer))
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        try:
-            word = pipe.read()  # ends when the child says so or dies, whichever way
-        except KeyboardInterrupt:
-            os.kill(child, signal.SIGTERM)  # the terminal's interrupt does not reach it
-            raise
-    if word == READY:
-        if answers(config.daemon.socket_path, ANSWER_TIMEOUT_S):
-            return 0
-        os.kill(child, signal.SIGTERM)
-        raise StartError(f"pid {child} is there, but {config.daemon.socket_path} does not answer; told it to stop")
-    if word:
-        os.waitpid(child, 0)
-        raise StartError(os.fsdecode(word))
-    raise StartError(f"the daemon died before it was ready ({_fate(os.waitpid(child, 0)[1])})")
-
-
-def _fate(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return f"exit status {code}" if code >= 0 else signal.Signals(-code).name
-
-
-def _child(config: Config, writer: int) -> int:
-    """The daemon's own process: its exit status.  Nothing is raised into what the parent was doing."""
-    with open(writer, "wb", buffering=0) as pipe:
-
-        def ready() -> None:
-            detach()
-            pipe.write(READY)
-            pipe.close()
-
-        try:
-            os.setsid()
-            os.chdir("/")
-            serve(config, ready)
-        except StartError as error:
-            line = str(error)
-        except BaseException as error:  # whatever it is, the parent has one line to print
-            line = f"internal error: {type(error).__name__}: {error}"
-        else:
-            return 0
-        if not pipe.closed:
-            with suppress(OSError):
-                pipe.write(os.fsencode(line))
-        return 1
-
-
-def serve(config: Config, ready: Callable[[], None] = lambda: None) -> None:
-    """Serve in this process until SIGTERM or SIGINT; `ready()` is called once, when the socket is served.
-
-    StartError: what is in the way.  The log is set up here, because its file belongs to this process.
+    StartError: what is in the way.
     """
     set_name("fastxsd")
     try:
@@ -107,7 +54,7 @@ def serve(config: Config, ready: Callable[[], None] = lambda: None) -> None:
     except OSError as error:
         raise StartError(f"cannot open the log {config.log.file}: {reason(error)}") from None
     with asyncio.Runner(loop_factory=_loop_factory(config.daemon.loop)) as runner:
-        runner.run(_serve(config, ready))
+        runner.run(_serve(config, kept, before))
 
 
 def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -122,7 +69,23 @@ def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return asyncio.new_event_loop
 
 
-async def _serve(config: Config, ready: Callable[[], None]) -> None:
+def preflight(config: Config, image_format: str) -> None:
+    """Load all that serving needs and touch nothing.  StartError: why this program cannot go on where one that writes
+    images of that format leaves off."""
+    try:
+        import fastxs._core
+        import fastxs.daemon.control
+        import fastxs.hypervisor.border
+        import fastxs.storage.folder  # noqa: F401
+        from fastxs.storage.image import FORMAT
+    except ImportError as error:
+        raise StartError(f"fastxs is not built for this Python: {error}") from None
+    _loop_factory(config.daemon.loop)
+    if image_format != str(FORMAT):
+        raise StartError(f"the image has format {image_format}, this is fastxs for format {FORMAT}")
+
+
+async def _serve(config: Config, kept: bool, before: Before | None) -> None:
     daemon = config.daemon
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[None] = loop.create_future()
@@ -143,20 +106,27 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
         loop.add_signal_handler(number, stop)
 
     was = inherited()
+    before = before or handed_over()
+    if before is not None:
+        was = {LISTENER: [before.handed.listener], CONNECTION: before.handed.clients}
+    was_ready = False
     with ExitStack() as stack:
         # Claims come before the hypervisor: a second instance must not touch the first one's event channels.
         need_folder(os.path.dirname(daemon.socket_path), "the socket")
         stack.enter_context(hold_pid_file(f"{daemon.socket_path}.lock", "the lock"))
-        if daemon.pid_file is not None:
+        if daemon.pid_file is not None and not kept:  # else it holds our keeper's pid
             stack.enter_context(hold_pid_file(daemon.pid_file))
         keeper = channel()
-        kept = was.pop(LISTENER, [])
-        listener = stack.enter_context(hold_socket(daemon.socket_path, daemon.backlog, kept, stays=keeper is not None))
-        if kept:
-            forget(LISTENER)  # one that has lost its name, perhaps
-        store(LISTENER, listener.fileno())
+        outlived = was.pop(LISTENER, [])
+        listener = stack.enter_context(
+            hold_socket(daemon.socket_path, daemon.backlog, outlived, lambda: was_ready and keeper is not None)
+        )
+        if before is None:
+            if outlived:
+                forget(LISTENER)  # one that has lost its name, perhaps
+            store(LISTENER, listener.fileno())
         raise_descriptor_limit()
-        engine, trace, hypervisor = _build(config, stack, was.pop(CONNECTION, []))
+        engine, trace, control, border, image = _build(config, stack, was.pop(CONNECTION, []), before)
         for fd in (fd for fds in was.values() for fd in fds):  # of names that mean nothing here
             os.close(fd)
         if keeper is not None:
@@ -170,25 +140,79 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
                 logs.log.error("cannot reopen the trace file", error=error.strerror)
 
         loop.add_signal_handler(signal.SIGHUP, hang_up)
-        engine.listen(listener.detach())
+        listening = listener.detach()
+        if before is not None:
+            before.let_guardian_go()
+        if image is not None:
+            from fastxs.daemon.update import LiveUpdate
+            from fastxs.storage.image import FORMAT
+
+            def resume(handed: HandedOver) -> None:
+                # uvloop was left in the middle of something by the fork.
+                again = replace(config, daemon=replace(daemon, loop="asyncio"))
+                serve(again, kept=kept, before=Before(handed, came_back=True))
+
+            control.update = LiveUpdate(
+                engine,
+                listening,
+                ["--preflight", str(FORMAT)],
+                turn=lambda: image.turn,
+                let_go=border.close,
+                resume=resume,
+            )
+        engine.listen(listening)
         loop.add_reader(engine.fileno(), engine.turn)
         stack.callback(loop.remove_reader, engine.fileno())
+        if kept:
+            await _answer_once(daemon.socket_path, stopped)
+            stack.callback(loop.create_task(stay_kept(config, engine, listening)).cancel)
+            detach()
         # What lives now lives for ever, and nothing that is made from now on has cycles.
         gc.collect()
         gc.freeze()
         gc.disable()
-        ready()
+        was_ready = True
         notify("READY=1", f"MAINPID={os.getpid()}", f"STATUS=serving {daemon.socket_path}")
+        _stay_alive(loop)
         logs.log.info(
             "ready",
             socket=daemon.socket_path,
             pid=os.getpid(),
-            hypervisor=hypervisor,
+            hypervisor=border.describe(),
             loop=type(loop).__module__.split(".")[0],
         )
         await stopped
         notify("STOPPING=1")
         logs.log.info("stopping")
+
+
+async def _answer_once(path: str, stopped: asyncio.Future[None]) -> None:
+    """Ask over the socket, as anybody would.  StartError: there is no answer, or we are to stop."""
+    answer = asyncio.ensure_future(_ask(path))
+    done, _ = await asyncio.wait({answer, stopped}, timeout=ANSWER_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+    if answer in done and answer.exception() is None:
+        return
+    answer.cancel()
+    if stopped in done:
+        stopped.result()
+        raise StartError("told to stop before it was ready")
+    raise StartError(f"{path} does not answer")
+
+
+async def _ask(path: str) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as client:
+        await loop.sock_connect(client, path)
+        await loop.sock_sendall(client, READ_ROOT)
+        await loop.sock_recv(client, len(READ_ROOT))
+
+
+def _stay_alive(loop: asyncio.AbstractEventLoop) -> None:
+    """Say so as often as the manager wants to hear it: from the loop, so that a turn without end is noticed."""
+    every_s = watchdog_s()
+    if every_s is not None:
+        notify("WATCHDOG=1")
+        loop.call_later(every_s, _stay_alive, loop)
 
 
 def _image(config: Config, stack: ExitStack) -> Image | None:
@@ -209,9 +233,19 @@ def _image(config: Config, stack: ExitStack) -> Image | None:
     return image
 
 
-def _build(config: Config, stack: ExitStack, sockets: list[int]) -> tuple[Engine, TraceFile, str]:
-    """The Engine with all that the last process left, quotas set, control commands and trace file attached, closed at
-    the end; and what it runs on."""
+class Built(NamedTuple):
+    """An Engine and what belongs to it."""
+
+    engine: Engine
+    trace: TraceFile
+    control: Control
+    border: Hypervisor
+    image: Image | None
+
+
+def _build(config: Config, stack: ExitStack, sockets: list[int], before: Before | None) -> Built:
+    """The Engine with all that the last process left, quotas set, control commands and trace file attached; closed at
+    the end."""
     try:
         from fastxs._core import Engine
         from fastxs.daemon.control import Control
@@ -225,10 +259,13 @@ def _build(config: Config, stack: ExitStack, sockets: list[int]) -> tuple[Engine
         border = Hypervisor.load(sim=who.sim)
         stack.callback(border.close)
         image = _image(config, stack)
+        if before is not None and (image is None or image.fresh):
+            raise StartError(f"the image {config.daemon.image_path} is not what the program before this one had")
         engine = Engine(
             border=border,
             image=image,
             sockets=sockets,
+            answers=before.answers(image.turn) if before is not None and image is not None else (),
             control=control,
             notice=logs.tell,
             priv_domid=who.priv_domid,
@@ -252,4 +289,4 @@ def _build(config: Config, stack: ExitStack, sockets: list[int]) -> tuple[Engine
         except OSError as error:
             raise StartError(f"cannot open the trace file {config.trace.file}: {reason(error)}") from None
     control.engine, control.trace = engine, trace
-    return engine, trace, border.describe()
+    return Built(engine, trace, control, border, image)

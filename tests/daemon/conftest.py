@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -62,9 +62,9 @@ class Fastxsd:
         assert process.poll() is None, process.communicate()
         return process
 
-    def spawn(self, *flags: object, **env: str) -> subprocess.Popen[str]:
+    def spawn(self, *flags: object, front: Sequence[str] = ("-N",), **env: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [*FASTXSD, "-N", *map(str, flags)],
+            [*FASTXSD, *front, *map(str, flags)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -100,6 +100,12 @@ class Fastxsd:
             time.sleep(0.02)
 
     @staticmethod
+    def children(pid: int) -> set[int]:
+        with suppress(OSError):
+            return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        return set()
+
+    @staticmethod
     def is_alive(pid: int) -> bool:
         """Whether the process runs (a zombie, whose parent has yet to look, does not)."""
         with suppress(OSError):
@@ -111,10 +117,20 @@ class Fastxsd:
             if process.poll() is None:
                 process.kill()
             process.communicate()
-        for pid in {pid for pid in self.daemons if self.is_alive(pid)}:
-            with suppress(OSError):
-                if b"fastxsd" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
+        kept: set[int] = set()
+        for keeper in filter(self.is_ours, self.daemons):
+            # Stopped first: keeper and daemon would start each other again.
+            os.kill(keeper, signal.SIGSTOP)
+            kept |= {keeper, *self.children(keeper)}
+        for pid in kept:
+            os.kill(pid, signal.SIGKILL)
+        self.until(lambda: not any(map(self.is_alive, kept)))
+
+    def is_ours(self, pid: int) -> bool:
+        """Whether that process still is what we started in the background: its arguments name our folder."""
+        with suppress(OSError):
+            return os.fsencode(self.folder) in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return False
 
 
 @contextmanager

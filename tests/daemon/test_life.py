@@ -10,6 +10,8 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,16 +49,18 @@ def test_interrupt_stops_it_as_terminate_does(fastxsd: Fastxsd) -> None:
 def test_the_parent_returns_when_the_pid_file_is_written_and_the_socket_answers(fastxsd: Fastxsd) -> None:
     done = fastxsd.run("--pid-file", "pid")  # relative to where it was typed
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    pid = int(fastxsd.pid_file.read_text())
-    assert fastxsd.is_alive(pid)
+    keeper = int(fastxsd.pid_file.read_text())
+    (daemon,) = fastxsd.children(keeper)
     assert fastxsd.answers()
-    # On its own: no terminal, no directory that could not be unmounted, nobody's pipes.
-    assert os.getsid(pid) == pid
-    assert os.readlink(f"/proc/{pid}/cwd") == "/"
-    assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)} == {"/dev/null"}
-    os.kill(pid, signal.SIGTERM)
-    fastxsd.until(lambda: not fastxsd.is_alive(pid))
-    assert os.listdir(fastxsd.folder) == []
+    # On their own: no terminal, no directory that could not be unmounted, nobody's pipes.
+    for pid in (keeper, daemon):
+        assert os.getsid(pid) == keeper
+        assert os.readlink(f"/proc/{pid}/cwd") == "/"
+        assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)} == {"/dev/null"}
+    os.kill(keeper, signal.SIGTERM)
+    fastxsd.until(lambda: not fastxsd.is_alive(keeper))
+    assert not fastxsd.is_alive(daemon)
+    assert os.listdir(fastxsd.folder) == ["socket"], "for who keeps the socket, if somebody does"
 
 
 def test_started_without_standard_streams(fastxsd: Fastxsd) -> None:
@@ -71,22 +75,14 @@ def test_started_without_standard_streams(fastxsd: Fastxsd) -> None:
 
 
 def test_interrupting_the_start_stops_the_daemon_too(fastxsd: Fastxsd) -> None:
-    code = """
-import os, signal, sys, threading
-from fastxs.cli.fastxsd import main
-from fastxs.daemon import lifecycle
-lifecycle.serve = lambda *_: threading.Event().wait()  # never gets ready
-threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-fork = os.fork
-os.fork = lambda: (lambda pid: pid and open("child", "w").write(str(pid)) and pid)(fork())
-sys.exit(main([]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=fastxsd.env, cwd=fastxsd.folder, timeout=TIMEOUT_S, check=False
-    )
-    assert done.returncode == 130
-    child = int((fastxsd.folder / "child").read_text())
-    fastxsd.until(lambda: not fastxsd.is_alive(child))
+    env = {"FAKE_ENGINE": "mute", "FAKE_PATIENCE_S": f"{TIMEOUT_S}"}
+    first = fastxsd.spawn("-F", fastxsd.pid_file, front=(), **env)
+    fastxsd.until(lambda: fastxsd.socket.exists() and fastxsd.pid_file.exists())
+    keeper = int(fastxsd.pid_file.read_text())
+    (daemon,) = fastxsd.children(keeper)
+    assert fastxsd.stop(first, signal.SIGINT)[0] == 130
+    fastxsd.until(lambda: not fastxsd.is_alive(keeper) and not fastxsd.is_alive(daemon))
+    assert os.listdir(fastxsd.folder) == []
 
 
 def test_the_parent_passes_on_why_the_child_failed(fastxsd: Fastxsd) -> None:
@@ -99,7 +95,7 @@ def test_the_parent_passes_on_why_the_child_failed(fastxsd: Fastxsd) -> None:
 def test_a_child_that_dies_while_it_starts_is_an_error_too(fastxsd: Fastxsd) -> None:
     done = fastxsd.run(FAKE_ENGINE="abort")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "fastxsd: the daemon died before it was ready (SIGABRT)"
+    assert done.stderr.splitlines()[-1] == "fastxs-keeper: the daemon died before it was ready (SIGABRT)"
     # What it left behind is no obstacle.
     assert fastxsd.socket.exists()
     fastxsd.start()
@@ -166,27 +162,35 @@ def test_xenstored_path_is_the_socket(fastxsd: Fastxsd) -> None:
     assert sorted(os.listdir(fastxsd.folder)) == ["elsewhere", "elsewhere.lock"]
 
 
-@pytest.mark.parametrize("fork", [True, False])
-@pytest.mark.parametrize("abstract", [True, False])
-def test_the_service_manager_is_told(fastxsd: Fastxsd, fork: bool, abstract: bool) -> None:
-    name = f"{fastxsd.folder}/notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind("\0" + name if abstract else name)
-        manager.settimeout(TIMEOUT_S)
-        address = {"NOTIFY_SOCKET": "@" + name if abstract else name}
-        if fork:
-            fastxsd.run("-F", fastxsd.pid_file, **address)
-        else:
-            fastxsd.start("-F", fastxsd.pid_file, **address)
-        pid = int(fastxsd.pid_file.read_text())
-        assert manager.recv(999).decode().splitlines() == ["FDSTORE=1", "FDNAME=listen"]
-        assert manager.recv(999).decode().splitlines() == [
-            "READY=1",
-            f"MAINPID={pid}",
-            f"STATUS=serving {fastxsd.socket}",
-        ]
-        os.kill(pid, signal.SIGTERM)
-        assert manager.recv(999) == b"STOPPING=1"
+@contextmanager
+def manager(fastxsd: Fastxsd, abstract: bool = False) -> Iterator[tuple[Callable[[], list[str]], str]]:
+    """Whoever listens at NOTIFY_SOCKET: what the next datagram says, line by line, and the address."""
+    name = f"{fastxsd.folder}/manager"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind("\0" + name if abstract else name)
+        listening.settimeout(TIMEOUT_S)
+        yield lambda: listening.recv(999).decode().splitlines(), "@" + name if abstract else name
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_the_service_manager_is_told(fastxsd: Fastxsd, abstract: bool) -> None:
+    with manager(fastxsd, abstract) as (told, address):
+        process = fastxsd.start(NOTIFY_SOCKET=address)
+        assert told() == ["FDSTORE=1", "FDNAME=listen"]
+        assert told() == ["READY=1", f"MAINPID={process.pid}", f"STATUS=serving {fastxsd.socket}"]
+        process.terminate()
+        assert told() == ["STOPPING=1"]
+
+
+def test_the_service_manager_is_told_by_the_keeper(fastxsd: Fastxsd) -> None:
+    """As `launch-xenstore` starts it for systemd: what systemd knows is the process that stays."""
+    with manager(fastxsd) as (told, address):
+        assert fastxsd.run("-F", fastxsd.pid_file, NOTIFY_SOCKET=address).returncode == 0
+        keeper = int(fastxsd.pid_file.read_text())
+        assert told() == ["READY=1", f"MAINPID={keeper}"]
+        assert told() == [f"STATUS=serving {fastxsd.socket}"]
+        os.kill(keeper, signal.SIGTERM)
+        assert told() == ["STOPPING=1"]
 
 
 def test_a_manager_that_is_gone_does_not_matter(fastxsd: Fastxsd) -> None:

@@ -142,7 +142,8 @@ def test_in_the_background(host: Host) -> None:
         peer.close()
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=20)
         assert done.returncode == 1
-        assert f"is held by pid {pid} (fastxsd)" in done.stderr
+        (daemon,) = Fastxsd.children(pid)
+        assert f"is held by pid {daemon} (fastxsd)" in done.stderr
     finally:
         os.kill(pid, signal.SIGTERM)
         Fastxsd.until(lambda: not pid_file.exists())

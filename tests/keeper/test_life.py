@@ -216,6 +216,7 @@ def test_started_without_standard_streams(kept: Kept) -> None:
     script = f"exec {' '.join(command)} <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", script], env=kept.env, timeout=TIMEOUT_S, check=False).returncode == 0
     pid = int(kept.pid_file.read_text())
+    kept.keepers.append(pid)
     assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)} == {"/dev/null"}
 
 

@@ -1,7 +1,7 @@
 """As much of `fastxs._core` as the daemon around it needs: a socket that answers READ and CONTROL, quotas in a dict.
 
 FAKE_ENGINE in the environment makes it misbehave: `abort` (dies while it starts), `break` (a turn raises when a client
-writes), `mute` (accepts and never answers).
+writes), `mute` (accepts and never answers; FAKE_PATIENCE_S: for how long the daemon hopes).
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ class Engine:
     def __init__(self, *, control: Callable[[int, int, list[bytes]], bytes], notice: Any, **options: object) -> None:
         if MISCHIEF == "abort":
             os.abort()
+        if MISCHIEF == "mute":
+            from fastxs.daemon import lifecycle
+
+            lifecycle.ANSWER_TIMEOUT_S = float(os.environ.get("FAKE_PATIENCE_S", "0.3"))  # type: ignore[misc]
         self.control, self.notice, self.options = control, notice, options
         self.quotas = {name: default for name, (default, _) in QUOTAS.items()}
         self.epoll = select.epoll()

@@ -1,8 +1,10 @@
 """With this folder on PYTHONPATH a Python process finds a stand-in for the core and the hypervisor's border.
 
 Python imports a module of this name before anything else; the package itself knows nothing of stand-ins.
+FAKE_MISSING in the environment names modules that are not installed.
 """
 
+import os
 import sys
 import types
 from importlib.abc import MetaPathFinder
@@ -22,3 +24,5 @@ class Finder(MetaPathFinder):
 
 
 sys.meta_path.insert(0, Finder())
+for missing in os.environ.get("FAKE_MISSING", "").split():
+    sys.modules[missing] = None  # type: ignore[assignment]  # that is how Python says so

@@ -1,0 +1,113 @@
+"""Being kept: a daemon in the background has a keeper, who holds its clients' sockets and starts it again.
+
+Owns the daemon's side of that: how it gets under a keeper, and that it gets another one when that one dies.  Knows the
+keeper by its command line, its pid file and the words of `notify` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from fastxs.daemon import keeper, logs
+from fastxs.daemon.claims import hold_name, hold_pid_file, need_folder
+from fastxs.daemon.config import Config
+from fastxs.daemon.notify import CONNECTION, LISTENER, channel, store
+
+if TYPE_CHECKING:
+    from fastxs._core import Engine
+
+__all__ = ["in_background", "stay_kept"]
+
+WATCHDOG_S: Final = 30
+"""As in packaging/systemd/fastxs.service."""
+
+RETRY_S: Final = 10.0
+"""Until another keeper is tried, where none could be started."""
+
+
+def in_background(config: Config, argv: Sequence[str]) -> NoReturn:
+    """Become the keeper of a daemon with these arguments; whoever started us waits until that has answered.
+
+    `argv` must mean the same from any directory.  StartError: what is in the way already.
+    """
+    daemon = config.daemon
+    need_folder(os.path.dirname(daemon.socket_path), "the socket")
+    with ExitStack() as stack:  # whose these are is better said by us than by the keeper or its daemon
+        stack.enter_context(hold_pid_file(f"{daemon.socket_path}.lock", "the lock"))
+        if daemon.pid_file is not None:
+            stack.enter_context(hold_pid_file(daemon.pid_file))
+        stack.enter_context(hold_name(_notices(config), socket.SOCK_DGRAM))
+    words = _keeper(config, [sys.executable, "-m", "fastxs.cli.fastxsd", *argv, "--kept"])
+    os.execv(words[0], words)
+
+
+async def stay_kept(config: Config, engine: Engine, listener: int) -> NoReturn:
+    """See the keeper die, start another one, hand it every descriptor; the daemon goes on meanwhile."""
+    while True:
+        await _end_of(_pid(config))
+        logs.log.error("the keeper is gone; starting another one")
+        while not await _another(config):
+            logs.log.error("no keeper: the clients' sockets die with this process", next_try_s=RETRY_S)
+            await asyncio.sleep(RETRY_S)
+        to = channel()
+        if to is None:
+            continue  # that one is gone, too
+        # No turn comes between these: each connection is stored once, by us or by the core.
+        engine.keep(to.detach())
+        store(LISTENER, listener)
+        store(CONNECTION, *[int(one["fd"]) for one in engine.connections() if one["kind"] == "socket"])
+        logs.log.info("another keeper has every descriptor")
+
+
+def _pid_file(config: Config) -> str:
+    """The keeper's, who is also its claim: a second one refuses."""
+    return config.daemon.pid_file or f"{config.daemon.socket_path}.keeper"
+
+
+def _pid(config: Config) -> int:
+    """Of the keeper; 0: nobody knows."""
+    try:
+        return int(Path(_pid_file(config)).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _notices(config: Config) -> str:
+    return f"{config.daemon.socket_path}.notify"
+
+
+def _keeper(config: Config, daemon: Sequence[str], adopt: int | None = None) -> list[str]:
+    notices = f"{config.daemon.socket_path}.notify"
+    return keeper.command(daemon, pid_file=_pid_file(config), notify_socket=notices, watchdog_s=WATCHDOG_S, adopt=adopt)
+
+
+async def _end_of(pid: int) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return
+    loop, gone = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(pidfd, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+
+
+async def _another(config: Config) -> bool:
+    """Whether a new keeper has adopted us; it will start us as the first one did."""
+    words = _keeper(config, sys.orig_argv, adopt=os.getpid())
+    env = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}  # it listens there itself
+    try:
+        process = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL, env=env)
+    except OSError:
+        return False
+    return await process.wait() == 0
