@@ -138,7 +138,8 @@ def dump(source: str | None, output: str | None, form: str, stream_version: str,
         raise click.UsageError("a stream is no text: name a file with --output, or send it somewhere with a pipe.")
     with told(), opened(source, snapshot=snapshot) as store, _output(output) as file:
         state = store.state
-        read = Nodes(lambda: progress(store, f"reading {store.name}"))
+        among_lines = output is None and sys.stdout.isatty()
+        read = state.nodes if among_lines else Nodes(lambda: progress(store, f"reading {store.name}"))
         whole = dataclasses.replace(state, nodes=read)
         if form == "json":
             lines.write(whole, store.name, file)

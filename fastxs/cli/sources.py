@@ -312,6 +312,7 @@ class _Bar:
         self._label: Final = label
         self._begun: Final = time.monotonic()
         self._bar: Any = None
+        self._counts = False
         self._quiet: Final = not sys.stderr.isatty()
 
     def __enter__(self) -> _Bar:
@@ -320,24 +321,30 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
+        elif self._counts:
+            click.echo(err=True)
 
     def show(self, done: int, of: int | None) -> None:
         """`of` None: nobody knows."""
-        if self._quiet or (self._bar is None and time.monotonic() - self._begun < PATIENCE_S):
+        if self._quiet or time.monotonic() - self._begun < PATIENCE_S:
+            return
+        if of is None:
+            self._counts = True
+            click.echo(f"\r{self._label}: {done:,}", nl=False, err=True)
             return
         if self._bar is None:
-            unknown: Any = iter(()) if of is None else None
-            self._bar = click.progressbar(
-                unknown, length=of, label=self._label, show_pos=True, show_eta=of is not None, file=sys.stderr
-            )
+            self._bar = click.progressbar(length=of, label=self._label, show_pos=True, file=sys.stderr)
             self._bar.__enter__()
         self._bar.update(done - self._bar.pos)
 
 
 def progress(source: Source, label: str) -> Iterator[Node]:
-    """Its nodes, and a bar that shows how many have passed."""
+    """Its nodes, and on a terminal how many have passed."""
+    number = 0
     with _Bar(label) as bar:
-        for number, node in enumerate(source.state.nodes):
+        for node in source.state.nodes:
+            yield node
+            number += 1
             if number % BATCH == 0:
                 bar.show(number, source.count)
-            yield node
+        bar.show(number, source.count)
