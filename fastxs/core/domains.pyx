@@ -111,6 +111,9 @@ cdef inline bint keeps_domid(Domain *d) noexcept nogil:
 
 cdef bint is_another(Store *s, Domain *d, const DomState *state) noexcept nogil:
     """The domid is used anew, and the death of its former user was not told yet."""
+    if d.unique_id == 0 and state.unique_id:    # known from another daemon, who did not ask
+        d.unique_id = state.unique_id
+        domain_record(s, d)
     if state.unique_id == 0 or d.unique_id == 0 or state.unique_id == d.unique_id:
         return False
     if state.state & DOM_WEAK_ID and keeps_domid(d):

@@ -397,6 +397,7 @@ cdef enum:
     SLOT_PENDING = 1            # Meta.flags: more events waited than bytes hold
     SLOT_BEGIN = 2              # the page is to be set up as a ring begins
     SLOT_NONE = 4               # Conn.restored: there was no Meta that counts
+    SLOT_TAKEN = 8              # taken over from another daemon: the indices are those of the page
     SLOT_UNIT = 64              # extents are named in units of so many bytes
     SLOT_CLASSES = 24           # extents of 64 << class bytes
 

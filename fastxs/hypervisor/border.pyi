@@ -1,5 +1,6 @@
 """Types of the hypervisor's border."""
 
+from collections.abc import Iterable
 from typing import final
 
 from fastxs._core import Border
@@ -16,6 +17,12 @@ class Hypervisor(Border):
         """Open event channels, grants and domain states; with `sim`, those of the pretend hypervisor.
 
         Raises HypervisorError with what was tried and what would help.
+        """
+    @staticmethod
+    def remote_ports(ports: Iterable[int], sim: bool = False) -> dict[int, tuple[int, int]]:
+        """Of these local ports, those that are bound to a domain: (domid, its port), which is 0 where it has closed it.
+
+        For ports in a descriptor that was inherited; needs no `load`.  Raises HypervisorError as that does.
         """
     def describe(self) -> str:
         """One line for the log: what was loaded."""

@@ -9,7 +9,7 @@ to know rings' contents and domains' meaning.
     libxenctrl.so.4.N, newest first                 else (see `states`)
 """
 from libc.errno cimport EFBIG, EINVAL, ESRCH, errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset, strerror
 from posix.fcntl cimport O_CLOEXEC, O_RDWR, open as c_open
@@ -35,8 +35,20 @@ cdef enum:
     GRANT_XENSTORE = 1          # GNTTAB_RESERVED_XENSTORE (SPEC 2.4)
     IOCTL_BACKEND_EVTCHN = 0x4200               # /dev/xen/xenbus_backend (SPEC 2.5)
     IOCTL_EVTCHN_RESET = 0x4505                 # /dev/xen/evtchn
+    DOMID_SELF = 0x7FF0
+    EVTCHN_UNBOUND = 1
+    EVTCHN_INTERDOMAIN = 2
     OLDEST = 3                  # libxenctrl.so.4.3
     NEWEST = 30
+
+cdef struct Status:             # xc_evtchn_status_t; Xen 4.17 to 4.22
+    uint16_t dom
+    uint32_t port
+    uint32_t status             # EVTCHN_...
+    uint32_t vcpu
+    uint16_t other_domid
+    uint32_t other_port
+    uint32_t pad[10]            # for a later Xen's
 
 cdef struct Libs:               # owned by its Hypervisor
     void *evtchn                # handles of the libraries
@@ -252,6 +264,42 @@ cdef class Hypervisor(Border):
         h.sim = sim
         h.open_all()
         return h
+
+    @staticmethod
+    def remote_ports(ports, sim=False):
+        """{local port: (domid, its port)} of those that are bound to a domain (its port 0: it has closed it)."""
+        cdef void *lib = NULL
+        cdef void *xc
+        cdef void *(*xc_open)(void *, void *, unsigned) noexcept nogil
+        cdef int (*xc_close)(void *) noexcept nogil
+        cdef int (*xc_status)(void *, void *) noexcept nogil
+        cdef Status st
+        cdef int minor = NEWEST
+        if sim:
+            from fastxs.hypervisor.simxen import LIBRARY
+
+            lib = library(str(LIBRARY).encode())
+        while lib == NULL and minor >= OLDEST and not sim:
+            lib = library(f"libxenctrl.so.4.{minor}".encode())
+            minor -= 1
+        if lib == NULL:
+            raise HypervisorError("libxenctrl.so.4.3 to 4.%d: none can be loaded, and only they know the other ends of "
+                                  "event channels: install the Xen libraries" % NEWEST)
+        xc_open = <void *(*)(void *, void *, unsigned) noexcept nogil>symbol(lib, b"xc_interface_open")
+        xc_close = <int (*)(void *) noexcept nogil>symbol(lib, b"xc_interface_close")
+        xc_status = <int (*)(void *, void *) noexcept nogil>symbol(lib, b"xc_evtchn_status")
+        xc = xc_open(NULL, NULL, 0)
+        if xc == NULL:
+            raise HypervisorError(errno, "libxenctrl cannot be opened: " + strerror(errno).decode())
+        found = {}
+        for port in ports:
+            memset(&st, 0, sizeof(st))
+            st.dom = DOMID_SELF
+            st.port = port
+            if xc_status(xc, &st) == 0 and st.status in (EVTCHN_UNBOUND, EVTCHN_INTERDOMAIN):
+                found[port] = (st.other_domid, st.other_port if st.status == EVTCHN_INTERDOMAIN else 0)
+        xc_close(xc)
+        return found
 
     cdef int open_all(self) except -1:
         cdef void *lib

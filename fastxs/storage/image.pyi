@@ -29,6 +29,11 @@ class Image(CoreImage):
 
         Call it in a process of its own: a file that was cut short ends the reader with SIGBUS.
         """
+    def put(self, journal: bytearray, records: int) -> None:
+        """Commit so many records (core/journal.pxd), in order of their keys; their checksums are filled in.
+
+        OSError: ENOSPC and the like.
+        """
     @property
     def fresh(self) -> bool:
         """Nothing was in it when it was opened."""

@@ -1,0 +1,251 @@
+"""Take-over: what another daemon handed over becomes an image, and the image is recovered from as after a crash.
+
+Owns the way from a State (`fastxs.state`) to records and slots.  So there is one way into a store, and a kill right
+after the take-over is survived like any other.  Knows nothing of how the state was read, nor of the Engine.
+
+A transaction that was open is doomed (EAGAIN at its end).  A guest is offered what it was offered before: its domain's
+features are those that the state tells, none if it tells none.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fastxs.state import Connection, Node, Perm, Ring, State, StreamError
+from fastxs.storage.reader import (
+    CONN,
+    DOMAIN,
+    ENTRY,
+    IDS,
+    LETTERS,
+    LOG_RECORD,
+    META,
+    META_STORE,
+    NODE,
+    QUOTAS,
+    RELATIVE,
+    RING,
+    ROOT_PARENT,
+    SOCKET,
+    SPECIALS_PARENT,
+    STALE,
+    SUM,
+    WATCH,
+)
+
+if TYPE_CHECKING:
+    from fastxs.storage.image import Image
+
+__all__ = ["Remote", "fill"]
+
+META_, DOMAINS, PERMS, CONNS, TXS, WATCHES, NODES = range(1, 8)
+"""Tables (core/journal.pxd)."""
+
+FIRST_BIRTH: Final = 16
+"""Of `/`; the numbers below have a meaning of their own."""
+
+SPECIALS: Final = (b"@introduceDomain", b"@releaseDomain")
+
+CHUNK: Final = 2 << 20
+"""Bytes of records in one transaction: more than the image's log holds, so that they go straight to their place."""
+
+NOBODY: Final = 1
+"""A unique id that no domain has: whoever has the domid now is another one."""
+
+SO_COOKIE: Final = 57
+SLOT_HEAD, SLOT_META, SECOND = struct.Struct("=5I12x"), struct.Struct("=Q10I"), 32 + 48
+"""A Slot and its Metas (core/model.pxd), of which the second one lies at that offset."""
+SLOT_SIZE: Final = 128
+UNIT: Final = 64
+EXTENTS: Final = 1 << 27
+"""Where the bytes of the slot file begin."""
+TAKEN: Final = 8
+"""SLOT_TAKEN: a ring's indices are those in its page."""
+
+
+class Remote(NamedTuple):
+    """The other end of a ring's local port; `port` 0: the guest has closed it."""
+
+    domid: int
+    port: int
+
+
+def fill(
+    image: Image,
+    slots: str,
+    state: State,
+    remotes: Mapping[int, Remote],
+    quotas: Mapping[str, int],
+    *,
+    format_: int,
+    priv_domid: int,
+    store_domid: int,
+) -> None:
+    """All of `state` into a new image and the slot file at `slots`; the record that makes it an image comes last.
+
+    `remotes` are the other ends of the rings' local ports, by these; a ring whose port is not there belongs to a domain
+    that is no more.  `quotas` are what the state does not say.  StreamError: the nodes are no tree; OSError: no room.
+    """
+    making = _Making(image, store_domid)
+    _nodes(making, state.nodes, priv_domid)
+    limits = {name: state.quotas.get(name, quotas[name]) for name in QUOTAS}
+    rings = {one.peer.domid: one.peer for one in state.connections if isinstance(one.peer, Ring)}
+    known = {domain.domid: domain for domain in state.domains}
+    for domid in sorted(making.named | rings.keys() | known.keys() | {priv_domid, store_domid}):
+        ring = rings.get(domid)
+        own = domid in (priv_domid, store_domid)
+        gone = ring is not None and not own and ring.port != 0 and ring.port not in remotes
+        told = known.get(domid)
+        making.put(
+            DOMAINS,
+            domid,
+            DOMAIN.pack(
+                (told.features or 0) if told is not None else 0,
+                NOBODY if gone else 0,
+                ring.target if ring is not None and ring.target is not None else -1,
+                own or ring is not None,
+                False,
+                0,
+                *(told.quotas.get(name, limits[name]) if told is not None else limits[name] for name in QUOTAS),
+            ),
+        )
+    for entries, number in making.permissions.items():
+        making.put(PERMS, number, b"".join(map(_entry, entries)))
+    with open(slots, "r+b") as file:
+        file.truncate(0)
+        for index, connection in enumerate(state.connections):
+            _connection(making, file.fileno(), index, connection, remotes)
+    making.put(META_, META_STORE & IDS, META.pack(format_, 0, 0, priv_domid, store_domid, *limits.values()))
+    making.flush()
+
+
+@dataclass(slots=True)
+class _Making:
+    """Records on their way into the image, and what they name each other by."""
+
+    image: Image
+    store_domid: int
+    journal: bytearray = field(default_factory=bytearray)
+    records: int = 0
+    permissions: dict[tuple[Perm, ...], int] = field(default_factory=dict)
+    named: set[int] = field(default_factory=set)
+    """Domains that permissions mean."""
+    watches: int = 0
+    extents: int = EXTENTS
+
+    def put(self, table: int, id_: int, body: bytes) -> None:
+        """`body` begins with room for the checksum if its layout has it, and else gets it."""
+        value = body if table in HAVE_SUM else SUM.pack(0) + body
+        self.journal += LOG_RECORD.pack(table << 56 | id_, len(value)) + value + bytes(-len(value) & 7)
+        self.records += 1
+        if len(self.journal) >= CHUNK:
+            self.flush()
+
+    def flush(self) -> None:
+        self.image.put(self.journal, self.records)
+        self.journal, self.records = bytearray(), 0
+
+    def list_of(self, entries: tuple[Perm, ...]) -> int:
+        """The number of a list of permissions."""
+        number = self.permissions.get(entries)
+        if number is None:
+            number = self.permissions[entries] = len(self.permissions) + 1
+            self.named.update(one.domid for one in entries if not one.stale)
+        return number
+
+
+HAVE_SUM: Final = frozenset((META_, DOMAINS, CONNS, WATCHES, NODES))
+
+
+def _entry(perm: Perm) -> bytes:
+    return ENTRY.pack(perm.domid, LETTERS.index(perm.letter), STALE if perm.stale else 0, 0)
+
+
+def _nodes(making: _Making, nodes: Iterable[Node], priv_domid: int) -> None:
+    births: dict[bytes, int] = {}
+    birth = FIRST_BIRTH
+
+    def put(parent: int, name: bytes, node: Node) -> None:
+        head = NODE.pack(making.list_of(node.perms), parent, len(name), len(node.value))
+        making.put(NODES, birth, head + name + node.value)
+
+    for node in nodes:
+        if node.path in births:
+            raise StreamError(f"{node.path!r} is there twice")
+        above, _, name = node.path.rpartition(b"/")
+        if node.path == b"/":
+            put(ROOT_PARENT, b"", node)
+        elif node.path in SPECIALS:
+            put(SPECIALS_PARENT, node.path, node)
+        elif not name or (parent := births.get(above or b"/")) is None:
+            raise StreamError(f"{node.path!r} has no parent")
+        else:
+            put(parent, name, node)
+        births[node.path] = birth
+        birth += 1
+    if b"/" not in births:
+        raise StreamError("there is no root")
+    for path in SPECIALS:
+        if path not in births:
+            put(SPECIALS_PARENT, path, Node(path, b"", (Perm("n", priv_domid),)))
+            birth += 1
+
+
+def _connection(
+    making: _Making, slots: int, index: int, connection: Connection, remotes: Mapping[int, Remote]
+) -> None:
+    serial = index + 1
+    peer = connection.peer
+    if isinstance(peer, Ring):
+        remote = remotes.get(peer.port)
+        domid = peer.domid
+        value = CONN.pack(serial, RING, domid, remote.port if remote is not None else 0, peer.port == 0, 0)
+    else:
+        domid = making.store_domid
+        value = CONN.pack(serial, SOCKET, domid, 0, False, _cookie(peer.fd))
+    making.put(CONNS, index, value)
+    for tx_id in connection.transactions:
+        making.put(TXS, index << 32 | tx_id, b"")
+    home = b"/local/domain/%d/" % domid
+    seen = set()
+    for watch in connection.watches:
+        relative = watch.path[:1] not in (b"/", b"@")
+        path = home + watch.path if relative else watch.path
+        if (path, watch.token) in seen:
+            continue
+        seen.add((path, watch.token))
+        making.watches += 1
+        depth = -1 if watch.depth is None else watch.depth
+        flags = RELATIVE if relative else 0
+        making.put(
+            WATCHES, making.watches, WATCH.pack(index, depth, flags, len(path), len(watch.token)) + path + watch.token
+        )
+    unsent, unread = (_extent(making, slots, data) for data in (connection.unsent, connection.unread))
+    slot = SLOT_HEAD.pack(serial, 0, 0, 0, 0)
+    meta = SLOT_META.pack(
+        *(0, 1, TAKEN, 0, 0),
+        *(unsent, 0, len(connection.unsent), unread, len(connection.unread)),
+        max(connection.transactions, default=0),
+    )
+    os.pwrite(slots, slot + bytes(SECOND - len(slot)) + meta, index * SLOT_SIZE)
+
+
+def _extent(making: _Making, slots: int, data: bytes) -> int:
+    """Where it lies in the slot file, in units."""
+    if not data:
+        return 0
+    at = making.extents
+    os.pwrite(slots, data, at)
+    making.extents += len(data) + -len(data) % UNIT
+    return at // UNIT
+
+
+def _cookie(fd: int) -> int:
+    """By which a socket's slot finds it again."""
+    with socket.socket(fileno=os.dup(fd)) as client:
+        return struct.unpack("=Q", client.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0]  # type: ignore[no-any-return]
