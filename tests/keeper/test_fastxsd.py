@@ -6,13 +6,15 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from fastxs.hypervisor.host import Host, available, scratch
-from tests.keeper.conftest import children, is_alive, state, until
+from tests.keeper.conftest import TIMEOUT_S, children, is_alive, state, until
 from tests.support.wire import Op, Peer
 
 
@@ -111,3 +113,91 @@ def test_when_the_keeper_stops_everything_does(host: KeptHost, client: Peer) -> 
     until(lambda: not is_alive(daemon))
     with pytest.raises((ConnectionError, EOFError)):
         client.call(Op.READ, b"/\0")
+
+
+# ---- in the background --------------------------------------------------------------------------------
+
+
+class Background:
+    """`fastxsd --pid-file`, as scripts start it: a keeper and its daemon, each of whom starts the other again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "socket"
+        self.pid_file = folder / "pid"
+        self.env = os.environ | {"SIMXEN_DIR": str(folder / "hv"), "XENSTORED_RUNDIR": str(folder)}
+        self.command = [sys.executable, "-m", "fastxs.cli.fastxsd", "--sim", "--pid-file", str(self.pid_file)]
+
+    def start(self) -> None:
+        subprocess.run(self.command, env=self.env, check=True, timeout=TIMEOUT_S)
+
+    def keeper(self) -> int:
+        return int(self.pid_file.read_text())
+
+    def daemon(self) -> int:
+        return int(Path(f"{self.socket}.lock").read_text())
+
+    def stop(self) -> None:
+        pids = (self.keeper(), self.daemon())
+        os.kill(pids[0], signal.SIGTERM)
+        until(lambda: not any(map(is_alive, pids)))
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    if reason := available("fastxs"):
+        pytest.skip(reason)
+    folder = scratch()
+    background = Background(folder)
+    try:
+        yield background
+    finally:
+        if background.pid_file.exists():
+            background.stop()
+        shutil.rmtree(folder)
+
+
+def kill(pid: int) -> None:
+    until(lambda: state(pid) == "S")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not is_alive(pid))
+
+
+def test_keeper_and_daemon_start_each_other_again(background: Background) -> None:
+    background.start()
+    with Peer(background.socket) as client:
+        assert client.call(Op.WRITE, b"/a\0value").payload == b"OK\0"
+        for _ in range(2):
+            keeper, daemon = background.keeper(), background.daemon()
+            kill(keeper)
+            assert client.call(Op.READ, b"/a\0").payload == b"value"
+            assert background.daemon() == daemon, "nothing has happened to it"
+            until(lambda keeper=keeper: background.keeper() != keeper)  # type: ignore[misc]
+            # Its streams, six of its own, and what it keeps: the listening socket and the client, again.
+            until(lambda: len(os.listdir(f"/proc/{background.keeper()}/fd")) >= 3 + 6 + 2)
+            kill(daemon)
+            assert client.call(Op.READ, b"/a\0").payload == b"value"
+            assert background.daemon() != daemon
+        with Peer(background.socket) as another:
+            assert another.call(Op.READ, b"/a\0").payload == b"value"
+
+
+LAUNCH_XENSTORE = "prlimit --nofile=4096 $XENSTORED --pid-file $PID $XENSTORED_ARGS"
+INIT_XEN = """start-stop-daemon --start --quiet --pidfile $PID \
+    --exec /usr/bin/choom -- -n 0 $XENSTORED -- $XENSTORED_ARGS --pid-file $PID"""
+
+
+@pytest.mark.parametrize("line", [LAUNCH_XENSTORE, INIT_XEN], ids=["launch-xenstore", "/etc/init.d/xen"])
+def test_what_starts_xenstored_starts_it(background: Background, line: str) -> None:
+    """The pid file is there the moment that the first process returns; it holds whom scripts may signal (SPEC 6.1)."""
+    if shutil.which(line.split()[0]) is None:
+        pytest.skip(f"{line.split()[0]} is not there")
+    program = background.pid_file.with_name("fastxsd")
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m fastxs.cli.fastxsd "$@"\n')
+    program.chmod(0o755)
+    env = background.env | {"XENSTORED": str(program), "XENSTORED_ARGS": "--sim", "PID": str(background.pid_file)}
+    subprocess.run(["sh", "-c", line], env=env, check=True, timeout=TIMEOUT_S)
+    assert children(background.keeper()) == {background.daemon()}
+    with Peer(background.socket) as client:
+        assert client.call(Op.READ, b"/\0").op == Op.READ
+    background.stop()
+    assert not background.pid_file.exists()
