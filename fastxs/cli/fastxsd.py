@@ -99,10 +99,6 @@ def _set_path_max(text: str) -> Values:
     return {"quota": {"path-max": min(_whole(text), PATH_MAX_CAP)}}
 
 
-def _refuse_live_update(_: str) -> Values:
-    raise ValueError("live update is not offered by this version; a new store would start empty")
-
-
 def _number_of_a_store_domain(text: str) -> Values:
     _whole(text)
     return {}
@@ -133,7 +129,7 @@ FLAGS: Final = (
     Flag("p", "priv-domid", "DOMID", "the domain that may do everything",
          lambda value: {"hypervisor": {"priv-domid": _whole(value)}}),
     Flag("e", "event", "PORT", "accepted; for a store in a domain of its own", _number_of_a_store_domain),
-    Flag("U", "live-update", "", "refused: not offered by this version", _refuse_live_update),
+    Flag("U", "live-update", "", "take over from the daemon that this process was", _nothing),
     Flag("H", "help", "", "print this", _nothing),
     Flag("", "version", "", "print the version", _nothing),
     Flag("", "config", "FILE", "read this TOML file first; flags and environment are stronger", _nothing),
@@ -154,6 +150,14 @@ FLAGS: Final = (
     Flag("R", "no-recovery", "", "", _nothing),
     Flag("I", "internal-db", "", "", _nothing),
     Flag("L", "preserve-local", "", "", _nothing),
+    # What oxenstored says to the program that it becomes.
+    Flag("", "live", "", "", _nothing),
+    Flag("", "restart", "", "", _nothing),
+    Flag("", "no-access-log", "", "", _nothing),
+    Flag("", "config-file", "FILE", "", _nothing),
+    Flag("", "reraise-top-level", "", "", _nothing),
+    Flag("", "disable-socket", "", "", _nothing),
+    Flag("", "config-test", "", "", _nothing),
 )  # fmt: skip
 """xenstored's flags (SPEC 6.1), then ours, then `--kept`, which we say ourselves to the daemon under a keeper, and the
 removed ones; these have no help."""
@@ -236,13 +240,14 @@ def _run(argv: Sequence[str]) -> int:
         preflight(config, {flag.name: value for flag, value in flags}["preflight"])
         print(f"fastxsd {__version__} would do")
         return OK
-    if config.daemon.fork and "kept" not in asked:
+    over = "live-update" in asked or asked >= {"live", "restart"}
+    if config.daemon.fork and "kept" not in asked and not over:
         from fastxs.daemon.kept import in_background
 
         in_background(config, _from_anywhere(flags))
     from fastxs.daemon.lifecycle import serve
 
-    serve(config, kept="kept" in asked)
+    serve(config, kept="kept" in asked, over=over)
     return OK
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fastxs._core import Engine
     from fastxs.daemon.control import Control
     from fastxs.daemon.logs import TraceFile
+    from fastxs.daemon.takeover import TakenOver
     from fastxs.hypervisor.border import Hypervisor
     from fastxs.storage.image import Image
 
@@ -42,9 +43,9 @@ ANSWER_TIMEOUT_S: Final = 10.0
 """How long a daemon in the background may take for its first answer."""
 
 
-def serve(config: Config, *, kept: bool = False, before: Before | None = None) -> None:
-    """Serve in this process until SIGTERM or SIGINT; `kept`: in the background, our keeper is our parent; `before`:
-    what a live update that failed has left.
+def serve(config: Config, *, kept: bool = False, over: bool = False, before: Before | None = None) -> None:
+    """Serve in this process until SIGTERM or SIGINT; `kept`: in the background, our keeper is our parent; `over`: a live
+    update of another daemon ends here; `before`: what one of ours that failed has left.
 
     StartError: what is in the way.
     """
@@ -54,7 +55,7 @@ def serve(config: Config, *, kept: bool = False, before: Before | None = None) -
     except OSError as error:
         raise StartError(f"cannot open the log {config.log.file}: {reason(error)}") from None
     with asyncio.Runner(loop_factory=_loop_factory(config.daemon.loop)) as runner:
-        runner.run(_serve(config, kept, before))
+        runner.run(_serve(config, kept, over, before))
 
 
 def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -85,7 +86,7 @@ def preflight(config: Config, image_format: str) -> None:
         raise StartError(f"the image has format {image_format}, this is fastxs for format {FORMAT}")
 
 
-async def _serve(config: Config, kept: bool, before: Before | None) -> None:
+async def _serve(config: Config, kept: bool, over: bool, before: Before | None) -> None:
     daemon = config.daemon
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[None] = loop.create_future()
@@ -107,8 +108,12 @@ async def _serve(config: Config, kept: bool, before: Before | None) -> None:
 
     was = inherited()
     before = before or handed_over()
+    taken = None
     if before is not None:
         was = {LISTENER: [before.handed.listener], CONNECTION: before.handed.clients}
+    elif over:
+        taken = _take_over(config)
+        was = {LISTENER: [] if taken.listener is None else [taken.listener], CONNECTION: taken.clients}
     was_ready = False
     with ExitStack() as stack:
         # Claims come before the hypervisor: a second instance must not touch the first one's event channels.
@@ -127,6 +132,8 @@ async def _serve(config: Config, kept: bool, before: Before | None) -> None:
             store(LISTENER, listener.fileno())
         raise_descriptor_limit()
         engine, trace, control, border, image = _build(config, stack, was.pop(CONNECTION, []), before)
+        if taken is not None:
+            os.unlink(taken.file)
         for fd in (fd for fds in was.values() for fd in fds):  # of names that mean nothing here
             os.close(fd)
         if keeper is not None:
@@ -159,6 +166,7 @@ async def _serve(config: Config, kept: bool, before: Before | None) -> None:
                 turn=lambda: image.turn,
                 let_go=border.close,
                 resume=resume,
+                owes_ok=taken is not None and taken.asks_again,
             )
         engine.listen(listening)
         loop.add_reader(engine.fileno(), engine.turn)
@@ -215,16 +223,38 @@ def _stay_alive(loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(every_s, _stay_alive, loop)
 
 
+def _identity(config: Config) -> bytes:
+    from fastxs.storage.folder import identity
+
+    return identity(Path(os.environ.get("SIMXEN_DIR", "/dev/shm/simxen")) if config.hypervisor.sim else None)
+
+
+def _take_over(config: Config) -> TakenOver:
+    """What another daemon left in this process, made into an image."""
+    if config.daemon.durability == "none":
+        raise StartError("a take-over needs an image, and --durability none has none")
+    try:
+        from fastxs.daemon.takeover import take_over
+        from fastxs.state import StreamError
+    except ImportError as error:
+        raise StartError(f"fastxs is not built for this Python: {error}") from None
+    try:
+        return take_over(config, _identity(config))
+    except StreamError as error:
+        raise StartError(f"the state of the daemon before us is damaged: {error}") from None
+    except OSError as error:
+        raise StartError(f"cannot take over from the daemon before us: {reason(error)}") from None
+
+
 def _image(config: Config, stack: ExitStack) -> Image | None:
     """What survives us, open; None: nothing shall."""
     if config.daemon.durability == "none":
         return None
-    from fastxs.storage.folder import identity, take
+    from fastxs.storage.folder import take
     from fastxs.storage.image import ImageError
 
-    who = Path(os.environ.get("SIMXEN_DIR", "/dev/shm/simxen")) if config.hypervisor.sim else None
     try:
-        image = take(config.daemon.image_path, identity(who), logs.log.warning)
+        image = take(config.daemon.image_path, _identity(config), logs.log.warning)
     except ImageError as error:
         raise StartError(str(error)) from None
     except OSError as error:

@@ -9,6 +9,7 @@ features are those that the state tells, none if it tells none.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -16,7 +17,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastxs.state import Connection, Node, Perm, Ring, State, StreamError
+from fastxs.daemon.logs import log
+from fastxs.hypervisor.border import Hypervisor
+from fastxs.state import Connection, Node, Perm, Ring, Socket, State, StreamError, load
+from fastxs.storage.folder import set_aside
+from fastxs.storage.image import FORMAT, Image
 from fastxs.storage.reader import (
     CONN,
     DOMAIN,
@@ -39,9 +44,12 @@ from fastxs.storage.reader import (
 )
 
 if TYPE_CHECKING:
-    from fastxs.storage.image import Image
+    from fastxs.daemon.config import Config
 
-__all__ = ["Remote", "fill"]
+__all__ = ["Remote", "TakenOver", "fill", "take_over"]
+
+FILES: Final = ("state_dump", "db")
+"""In the run directory: C xenstored's, oxenstored's."""
 
 META_, DOMAINS, PERMS, CONNS, TXS, WATCHES, NODES = range(1, 8)
 """Tables (core/journal.pxd)."""
@@ -68,6 +76,56 @@ TAKEN: Final = 8
 """SLOT_TAKEN: a ring's indices are those in its page."""
 
 
+class TakenOver(NamedTuple):
+    """The descriptors that came along; `file` is to be removed once its contents are served."""
+
+    file: str
+    listener: int | None
+    clients: list[int]
+    asks_again: bool
+    """Whoever asked for the update waits for no answer, but asks until it is OK: oxenstored's way."""
+
+
+def take_over(config: Config, identity: bytes) -> TakenOver:
+    """Make the image of what the daemon before us left in this process; our own old one is set aside.
+
+    Its event channels end here, to be bound anew.  StreamError, OSError: it cannot be.
+    """
+    run_dir = config.daemon.run_dir
+    found = [path for path in (os.path.join(run_dir, name) for name in FILES) if os.path.exists(path)]
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, f"{' or '.join(FILES)}: not there", run_dir)
+    with open(found[0], "rb") as file:
+        state = load(file)
+        clients = [one.peer.fd for one in state.connections if isinstance(one.peer, Socket)]
+        for fd in (*clients, *(fd for fd in (state.listen_fd, state.evtchn_fd) if fd is not None)):
+            os.set_inheritable(fd, False)
+        ports = [one.peer.port for one in state.connections if isinstance(one.peer, Ring) and one.peer.port]
+        remotes = Hypervisor.remote_ports(ports, sim=config.hypervisor.sim)
+        folder = config.daemon.image_path
+        if os.path.exists(folder):
+            set_aside(folder)
+        os.makedirs(folder, 0o700, exist_ok=True)
+        image = Image.create(folder, identity)
+        try:
+            fill(
+                image,
+                os.path.join(folder, "slots.0"),
+                state,
+                {port: Remote(*remote) for port, remote in remotes.items()},
+                dict(config.quota.items()),
+                priv_domid=config.hypervisor.priv_domid,
+                store_domid=config.hypervisor.store_domid,
+            )
+        finally:
+            image.close()
+    for note in state.notes:
+        log.warning("take-over", note=note)
+    if state.evtchn_fd is not None:
+        os.close(state.evtchn_fd)
+    return TakenOver(found[0], state.listen_fd, clients, found[0].endswith("db"))
+
+
 class Remote(NamedTuple):
     """The other end of a ring's local port; `port` 0: the guest has closed it."""
 
@@ -82,7 +140,6 @@ def fill(
     remotes: Mapping[int, Remote],
     quotas: Mapping[str, int],
     *,
-    format_: int,
     priv_domid: int,
     store_domid: int,
 ) -> None:
@@ -120,7 +177,7 @@ def fill(
         file.truncate(0)
         for index, connection in enumerate(state.connections):
             _connection(making, file.fileno(), index, connection, remotes)
-    making.put(META_, META_STORE & IDS, META.pack(format_, 0, 0, priv_domid, store_domid, *limits.values()))
+    making.put(META_, META_STORE & IDS, META.pack(FORMAT, 0, 0, priv_domid, store_domid, *limits.values()))
     making.flush()
 
 

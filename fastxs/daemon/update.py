@@ -61,7 +61,8 @@ class LiveUpdate:
     """The command `live-update`; one instance is the daemon's.
 
     `listener` is the Engine's descriptor; `trial` are words that a new program is started with, after its own, to learn
-    whether it would do; `turn()` is the last that the image has; `let_go` closes what only one process may have.
+    whether it would do; `turn()` is the last that the image has; `let_go` closes what only one process may have;
+    `owes_ok`: who asked the daemon before us for the update asks once more whether it is done.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class LiveUpdate:
         turn: Callable[[], int],
         let_go: Callable[[], None],
         resume: Resume,
+        owes_ok: bool = False,
     ) -> None:
         self._engine: Final = engine
         self._listener: Final = listener
@@ -81,10 +83,14 @@ class LiveUpdate:
         self._let_go: Final = let_go
         self._resume: Final = resume
         self._session: Session | None = None
+        self._owes_ok = owes_ok
 
     def __call__(self, conn_id: int, words: list[str]) -> str | None:
         """The answer to one step; None: it comes when it is known.  ControlError: the words make no sense."""
         session = self._session
+        if self._owes_ok and session is None and words[:1] == ["-s"]:
+            self._owes_ok = False
+            return OK
         match words:
             case ["-f", file]:
                 return self._announce(conn_id, file)
