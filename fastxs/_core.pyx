@@ -16,11 +16,11 @@ from importlib import import_module
 
 from fastxs.core.check cimport check_store, memory_of
 from fastxs.core.connection cimport conn_close, conn_new, mark_ready, ring_attach
-from fastxs.core.domains cimport domain_know, domain_remove, domains_greet, limit_set
+from fastxs.core.domains cimport domain_know, domain_remove, domains_check, domains_greet, limit_set
 from fastxs.core.heap cimport buf_add
 from fastxs.core.model cimport (ANSWERED_LATER, CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_MEMORY, KIND_RING, KIND_SOCKET, OPS,
                                 QUOTAS, Buf, Conn, Domain, Store, layout)
-from fastxs.core.outbox cimport out_message, out_refill, waiting
+from fastxs.core.outbox cimport out_all, out_message, out_refill, waiting
 from fastxs.core.quota cimport quota_find, quota_of
 from fastxs.core.recover cimport Adopted, recover_store
 from fastxs.core.slots cimport slots_open
@@ -144,6 +144,8 @@ cdef class Engine:
             error = plane_border(s)
         if not error and s.image != NULL and not s.image.fresh:
             error = self.recover(sockets) or plane_adopt(s)
+            if not error and s.border != NULL:
+                domains_check(s)                # who shut down while nobody looked
             for conn_id, req_id, tx_id, payload in answers:
                 self.put_answer(conn_id, req_id, tx_id, payload)
         if not error and s.border != NULL and s.domain[s.store_domid].conn == NULL:
@@ -333,6 +335,12 @@ cdef class Engine:
             if s.conn[i] != NULL and s.conn[i].serial == conn_id:
                 return True
         return False
+
+    def buffered(self, uint32_t conn_id):
+        cdef Conn *conn = self.find(conn_id)
+        out_all(self.s, conn)
+        return (PyBytes_FromStringAndSize(conn.inp.data + conn.inp.pos, conn.inp.len - conn.inp.pos),
+                PyBytes_FromStringAndSize(conn.out.data + conn.out.pos, waiting(conn)))
 
     def hold_transactions(self, bint hold):
         cdef Store *s = self.store()
