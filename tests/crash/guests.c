@@ -300,6 +300,7 @@ static void part(struct peer *g)
         return;
     g->lost = 1;
     lost++;
+    is_alive(g);                        /* nobody waits for it */
     close(g->fd);
 }
 
@@ -350,7 +351,7 @@ static void send_request(struct peer *g, uint32_t type, uint32_t tx, uint32_t ki
 
     memcpy(message, &h, sizeof h);
     memcpy(message + sizeof h, payload, payload_len);
-    requests++;
+    requests += !g->lost;
     owe(g, kind, h.req_id, tx, want, want_len);
     while (sent < len) {
         n = sent || any(g, 20) ? len - sent : 1 + any(g, len);

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from fastxs.hypervisor.host import Host
 from tests.crash.scene import Guests, Lives, compare, lives
+from tests.support.wire import Op, Peer
 
 LIMITS: Final = ("-S", "4096", "-t", "10")
 """Large values; few transactions at a time, so that one which is begun twice or never ends is missed."""
@@ -81,6 +85,45 @@ def named_points(
         them.kill()
         them.again()
         return _end(them, played, points=dict(ended))
+
+
+def kept_sockets(folder: Path, clients: int, kills: int, seed: int, say: Say = lambda line: None) -> Figures:
+    """`kill -9` at any time under clients whose sockets fastxs-keeper keeps, and which never connect again.
+
+    Only a socket that the daemon was reading or writing at that very moment may be closed: `lost`.
+    """
+    chance = random.Random(seed)
+    at_once = "import sys; from fastxs.cli.keeper import main; from fastxs.daemon import keeper; "
+    at_once += "keeper.DELAYS_S = (0, 0); sys.exit(main())"
+    keeper = (sys.executable, "-c", at_once, "-n", str(folder / "notify"), "--")
+    with (
+        Host("fastxs", folder, args=LIMITS, prefix=keeper) as host,
+        Guests(host, clients, seed, sockets=True) as played,
+    ):
+        for n in range(kills):
+            if chance.random() < 0.2:
+                played.are_alive()
+            else:
+                time.sleep(0.3 * chance.random())
+            played.tell("k")
+            os.kill(_child(host.pid), signal.SIGKILL)
+            with Peer(host.socket) as peer:
+                peer.call(Op.READ, b"/\0")  # until the next one answers
+            if n % 50 == 49:
+                say(f"{n + 1} kills")
+        played.are_alive()
+        figures = played.end()
+        nodes = compare(host, played, figures)
+        commits = sum(figures["commits"])
+        return {"clients": clients, "kills": kills, "nodes": nodes, **figures, "commits": commits}
+
+
+def _child(pid: int) -> int:
+    """Of a process that has one."""
+    while True:
+        if pids := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            return int(pids[-1])
+        time.sleep(0.001)
 
 
 def _free(folder: Path) -> int:

@@ -18,10 +18,10 @@ from typing import Final
 
 from fastxs._core import TRIALS
 from fastxs.hypervisor.host import scratch
-from tests.crash.plans import Figures, full_disk, named_points, random_kills
+from tests.crash.plans import Figures, full_disk, kept_sockets, named_points, random_kills
 from tests.crash.scene import WrongError
 
-PLANS: Final = {"kills": 1000, "points": 50, "full": 20}
+PLANS: Final = {"kills": 1000, "points": 50, "full": 20, "sockets": 200}
 """And how many times, unless told."""
 
 SIZE_MB: Final = 48
@@ -51,6 +51,8 @@ def play(plan: str, folder: Path, args: argparse.Namespace) -> Figures:
 
     if plan == "kills":
         return random_kills(folder, args.guests, args.times, args.seed, say)
+    if plan == "sockets":
+        return kept_sockets(folder, args.guests, args.times, args.seed, say)
     if plan == "points":
         return named_points(folder, args.guests, args.times, args.seed, args.point or TRIALS, say)
     run = folder / "run"

@@ -12,7 +12,7 @@ import pytest
 from fastxs._core import TRIALS
 from fastxs.hypervisor.host import available, scratch
 from tests.crash import run
-from tests.crash.plans import named_points, random_kills
+from tests.crash.plans import kept_sockets, named_points, random_kills
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler"),
@@ -42,10 +42,18 @@ def test_killed_at_each_point(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_sockets_are_kept(folder: Path) -> None:
+    """A socket that the daemon was reading or writing when it died is closed: nobody knows what went."""
+    figures = kept_sockets(folder, clients=30, kills=6, seed=1)
+    assert figures["lost"] <= figures["kills"]
+    assert figures["requests"] - figures["answers"] <= 16 * figures["lost"]
+
+
+@pytest.mark.slow
 def test_full_to_the_last_byte() -> None:
     if reason := run.cannot_mount():
         pytest.skip(reason)
-    done = run.alone(["full", "--guests", "20", "--times", "2", "--seed", "1", "--no-restarts"])
+    done = run.alone(["full", "--guests", "20", "--times", "2", "--seed", "1"])
     assert done.returncode == 0
     figures = json.loads(done.stdout)
     assert figures["no_room"] > 0
