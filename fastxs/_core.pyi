@@ -101,6 +101,8 @@ class Engine:
         """req_id and tx_id of the request that `control` is being asked about."""
     def answer(self, conn_id: int, req_id: int, tx_id: int, payload: bytes) -> None:
         """What `control` left open; for nobody, if that connection is gone."""
+    def buffered(self, conn_id: int) -> tuple[bytes, bytes]:
+        """What was taken from a peer and not served, what waits to be sent to it: all of it, however much."""
     def hold_transactions(self, hold: bool) -> None:
         """While it holds, a peer that has no transaction begins none: it waits with that request."""
     def transactions(self) -> list[tuple[int, int, float]]:

@@ -16,6 +16,8 @@ cdef void out_event(Store *s, Conn *conn, handle watch, const char *path, uint32
 cdef void out_look_again(Store *s, Conn *conn, handle watch) noexcept nogil
 # Events that wait in structure become bytes again, as many as fit.
 cdef void out_refill(Store *s, Conn *conn) noexcept nogil
+# All of them, however many bytes that makes.
+cdef void out_all(Store *s, Conn *conn) noexcept nogil
 # A watch goes: so do its events that were not made bytes yet.
 cdef void out_forget_watch(Store *s, handle watch) noexcept nogil
 cdef void mark_dirty(Store *s, Conn *conn) noexcept nogil

@@ -239,6 +239,11 @@ cdef void refill_one(Store *s, Conn *conn) noexcept nogil:
     drop_event(s, conn, h)
 
 
+cdef void out_all(Store *s, Conn *conn) noexcept nogil:
+    while conn.pending:
+        refill_one(s, conn)
+
+
 cdef void out_refill(Store *s, Conn *conn) noexcept nogil:
     while conn.pending and waiting(conn) <= FULL and not out_room(s, conn, HEADER + PAYLOAD_MAX):
         refill_one(s, conn)

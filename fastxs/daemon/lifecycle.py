@@ -44,8 +44,8 @@ ANSWER_TIMEOUT_S: Final = 10.0
 
 
 def serve(config: Config, *, kept: bool = False, over: bool = False, before: Before | None = None) -> None:
-    """Serve in this process until SIGTERM or SIGINT; `kept`: in the background, our keeper is our parent; `over`: a live
-    update of another daemon ends here; `before`: what one of ours that failed has left.
+    """Serve in this process until SIGTERM or SIGINT; `kept`: in the background, our keeper is our parent; `over`: a
+    live update of another daemon ends here; `before`: what one of ours that failed has left.
 
     StartError: what is in the way.
     """
@@ -151,6 +151,7 @@ async def _serve(config: Config, kept: bool, over: bool, before: Before | None) 
         if before is not None:
             before.let_guardian_go()
         if image is not None:
+            from fastxs.daemon.handback import HandBack
             from fastxs.daemon.update import LiveUpdate
             from fastxs.storage.image import FORMAT
 
@@ -166,6 +167,7 @@ async def _serve(config: Config, kept: bool, over: bool, before: Before | None) 
                 turn=lambda: image.turn,
                 let_go=border.close,
                 resume=resume,
+                foreign=HandBack(engine, border, daemon, listening),
                 owes_ok=taken is not None and taken.asks_again,
             )
         engine.listen(listening)

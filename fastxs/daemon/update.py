@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,9 +37,33 @@ TRIAL_S: Final = 10.0
 
 TICK_S: Final = 0.02
 
+OURS: Final = ("--sim", "--kept", "--durability", "--loop", "--log-", "--socket", "--config", "--check-config")
+"""Flags that C xenstored does not know."""
+
 OK: Final = "OK"
 NO_SESSION: Final = "Not in live-update session."
 EXEC_FAILED: Final = "Error activating new binary."
+
+
+class Foreign(Protocol):
+    """What a program that is no fastxs can go on with (`fastxs.daemon.lifecycle` knows where that lies)."""
+
+    def write(self, version: int, answer: tuple[int, int, int]) -> list[str]:
+        """Write the state; sentences on what it cannot carry."""
+
+    def is_there(self) -> bool:
+        """Whether it is there, since nobody has read it."""
+
+    def drop(self) -> None:
+        """Remove it: it did not come to that."""
+
+    def let_virq(self) -> None: ...
+    def bind_virq(self) -> None: ...
+    def descriptor(self) -> int:
+        """Of the event channels."""
+
+    def done(self) -> None:
+        """The other daemon has it all: what we hold is void."""
 
 
 class Resume(Protocol):
@@ -74,6 +99,7 @@ class LiveUpdate:
         turn: Callable[[], int],
         let_go: Callable[[], None],
         resume: Resume,
+        foreign: Foreign,
         owes_ok: bool = False,
     ) -> None:
         self._engine: Final = engine
@@ -82,6 +108,7 @@ class LiveUpdate:
         self._turn: Final = turn
         self._let_go: Final = let_go
         self._resume: Final = resume
+        self._foreign: Final = foreign
         self._session: Session | None = None
         self._owes_ok = owes_ok
 
@@ -149,16 +176,23 @@ class LiveUpdate:
         if more or session.starting is not None:
             raise ControlError("EINVAL")
         ask = (session.conn_id, *self._engine.asked())
-        session.starting = asyncio.get_running_loop().create_task(self._go(session, ask, timeout_s, "-F" in options))
+        going = self._go(session, ask, timeout_s, int(options.get("-v", "1")), "-F" in options)
+        session.starting = asyncio.get_running_loop().create_task(going)
         return None
 
-    async def _go(self, session: Session, ask: tuple[int, int, int], timeout_s: int, force: bool) -> None:
+    async def _go(
+        self, session: Session, ask: tuple[int, int, int], timeout_s: int, version: int, force: bool
+    ) -> None:
         """All of it; comes back only to say why not."""
         why = "Live update aborted."
         try:
-            why = await self._try(session) or await self._until_quiet(timeout_s, force)
+            foreign = is_foreign(session.file)
+            why = "" if foreign else await self._try(session)
+            why = why or await self._until_quiet(timeout_s, force)
+            if foreign and not why:
+                why = self._write(version, ask, force)
             if not why:
-                why = self._become(session, ask)
+                why = self._become(session, ask, foreign)
             log.warning("no live update", file=session.file, why=why)
         finally:
             session.starting = None
@@ -209,9 +243,22 @@ class LiveUpdate:
             await asyncio.sleep(TICK_S)
         return ""
 
+    def _write(self, version: int, ask: tuple[int, int, int], force: bool) -> str:
+        """What C xenstored reads; why it should not, unless it is forced to."""
+        try:
+            lost = self._foreign.write(version, ask)
+        except (OSError, ValueError) as error:
+            return f"The state cannot be written: {error}"
+        for sentence in lost:
+            log.warning("hand-back loses something", what=sentence)
+        if lost and not force:
+            self._foreign.drop()
+            return "\n".join(("The new program cannot go on with (-F: do it all the same):", *lost))
+        return ""
+
     # -- the exec ---------------------------------------------------------------------------------
 
-    def _become(self, session: Session, ask: tuple[int, int, int]) -> str:
+    def _become(self, session: Session, ask: tuple[int, int, int], foreign: bool) -> str:
         """This process is the new program, or has not changed: then why."""
         clients = [int(one["fd"]) for one in self._engine.connections() if one["kind"] == "socket"]
         ours, theirs = socket.socketpair()
@@ -220,7 +267,7 @@ class LiveUpdate:
         with ours, theirs:
             child = os.fork()
             if child == 0:
-                self._guard(handed, us, theirs)
+                self._guard(handed, us, theirs, foreign)
             os.close(us)
             os.waitpid(child, 0)
             theirs.close()
@@ -230,20 +277,36 @@ class LiveUpdate:
             supervised = notify(f"MAINPID={guardian}") and barrier(TRIAL_S)
             log.info("live update", file=session.file, arguments=session.arguments, guardian=guardian,
                      supervised=supervised)  # fmt: skip
-            inherited = (self._listener, ours.fileno(), *clients)
+            arguments, inherited = session.arguments, [self._listener, *clients]
+            if foreign:
+                arguments = [word for word in arguments if not word.startswith(OURS)]
+                arguments += [] if "-U" in arguments else ["-U"]
+                inherited.append(self._foreign.descriptor())
+                self._foreign.let_virq()
+                for fd in inherited:
+                    os.set_blocking(fd, True)  # C xenstored takes EAGAIN of a read for the end
+            else:
+                inherited.append(ours.fileno())
             with handed.file() as file:
                 for fd in inherited:
                     os.set_inheritable(fd, True)
                 environ = {**os.environ, ENVIRONMENT: str(file.fileno())}
+                if foreign:
+                    file.close()
+                    del environ[ENVIRONMENT]
                 with suppress(OSError):
-                    os.execve(session.file, [session.file, *session.arguments], environ)
+                    os.execve(session.file, [session.file, *arguments], environ)
             for fd in inherited:
                 os.set_inheritable(fd, False)
+            if foreign:
+                os.set_blocking(self._listener, False)
+                self._foreign.bind_virq()
+                self._foreign.drop()
             ours.sendall(KEPT)
             ours.recv(1)
         return EXEC_FAILED
 
-    def _guard(self, handed: HandedOver, daemon: int, line: socket.socket) -> NoReturn:
+    def _guard(self, handed: HandedOver, daemon: int, line: socket.socket, foreign: bool) -> NoReturn:
         """In a child of a child, so that it is nobody's zombie: see that there is a daemon at the end."""
         try:
             if os.fork():
@@ -257,7 +320,11 @@ class LiveUpdate:
             line.sendall(str(os.getpid()).encode())
             line.settimeout(READY_S)
             with suppress(TimeoutError, ConnectionError):
-                if line.recv(32) in (READY, KEPT):
+                word = line.recv(32)
+                if foreign and not word and self._is_read(daemon):
+                    self._foreign.done()
+                    word = READY
+                if word in (READY, KEPT):
                     notify("READY=1", f"MAINPID={handed.pid}")
                     barrier(TRIAL_S)
                     os._exit(0)
@@ -265,8 +332,24 @@ class LiveUpdate:
                 signal.pidfd_send_signal(daemon, signal.SIGKILL)
             select.select([daemon], [], [])
             log.critical("the new program failed; the old one is back", pid=os.getpid())
+            if foreign:
+                self._foreign.drop()
             self._resume(handed)
         except BaseException:
             log.critical("the old program cannot come back", exc_info=True)
         finally:
             os._exit(1)
+
+    def _is_read(self, daemon: int) -> bool:
+        """C xenstored removes the state when it has read it all; False: it ended first, or takes too long."""
+        end = time.monotonic() + READY_S
+        while self._foreign.is_there():
+            if select.select([daemon], [], [], TICK_S)[0] or time.monotonic() > end:
+                return not self._foreign.is_there()
+        return True
+
+
+def is_foreign(file: str) -> bool:
+    """Whether it is another daemon, to which nothing but Xen's own stream can be handed: ours is a script."""
+    with open(file, "rb") as program:
+        return program.read(4) == b"\x7fELF"

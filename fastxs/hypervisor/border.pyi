@@ -24,6 +24,12 @@ class Hypervisor(Border):
 
         For ports in a descriptor that was inherited; needs no `load`.  Raises HypervisorError as that does.
         """
+    def evtchn_fd(self) -> int:
+        """The descriptor that the ports are bound in, this object's own."""
+    def let_virq(self) -> None:
+        """Before another daemon goes on with that descriptor: it binds VIRQ_DOM_EXC anew."""
+    def bind_virq(self) -> None:
+        """If it did not come to that."""
     def describe(self) -> str:
         """One line for the log: what was loaded."""
     def close(self) -> None:

@@ -422,6 +422,19 @@ cdef class Hypervisor(Border):
         self.c.changed = b_changed
         return 0
 
+    def evtchn_fd(self):
+        return self.c.evtchn_fd
+
+    def let_virq(self):
+        self.libs.evtchn_unbind(self.libs.evtchn, <uint32_t>self.c.virq_port)
+        self.c.virq_port = 0
+
+    def bind_virq(self):
+        cdef int virq = self.libs.evtchn_virq(self.libs.evtchn, VIRQ_DOM_EXC)
+        if virq < 0:
+            raise HypervisorError(errno, "VIRQ_DOM_EXC cannot be bound: " + strerror(errno).decode())
+        self.c.virq_port = virq
+
     def describe(self):
         """One line for the log: what was loaded."""
         return f"{'the pretend hypervisor' if self.sim else 'Xen'}, domain states from {self.states}"
