@@ -127,8 +127,8 @@ class Background:
         self.env = os.environ | {"SIMXEN_DIR": str(folder / "hv"), "XENSTORED_RUNDIR": str(folder)}
         self.command = [sys.executable, "-m", "fastxs.cli.fastxsd", "--sim", "--pid-file", str(self.pid_file)]
 
-    def start(self) -> None:
-        subprocess.run(self.command, env=self.env, check=True, timeout=TIMEOUT_S)
+    def start(self, *flags: str) -> None:
+        subprocess.run([*self.command, *flags], env=self.env, check=True, timeout=TIMEOUT_S)
 
     def keeper(self) -> int:
         return int(self.pid_file.read_text())
@@ -162,8 +162,9 @@ def kill(pid: int) -> None:
     until(lambda: not is_alive(pid))
 
 
-def test_keeper_and_daemon_start_each_other_again(background: Background) -> None:
-    background.start()
+@pytest.mark.parametrize("loop", ["auto", "asyncio"])
+def test_keeper_and_daemon_start_each_other_again(background: Background, loop: str) -> None:
+    background.start("--loop", loop)
     with Peer(background.socket) as client:
         assert client.call(Op.WRITE, b"/a\0value").payload == b"OK\0"
         for _ in range(2):

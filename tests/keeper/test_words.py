@@ -113,7 +113,8 @@ def test_descriptors_that_are_not_to_be_kept_are_closed(kept: Kept) -> None:
     assert client.ask("send READY=1") == "True"
     assert client.ask("send NONSENSE=1") == "True"
     assert client.ask("barrier") == "True"
-    assert len(os.listdir(f"/proc/{keeper.pid}/fd")) == before
+    # Not more; one less where the client that only asked whether the daemon is there went meanwhile.
+    assert len(os.listdir(f"/proc/{keeper.pid}/fd")) <= before
 
 
 @pytest.mark.parametrize("how", ["when-known", "at-once"])
