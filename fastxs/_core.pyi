@@ -103,6 +103,8 @@ class Engine:
         """What `control` left open; for nobody, if that connection is gone."""
     def buffered(self, conn_id: int) -> tuple[bytes, bytes]:
         """What was taken from a peer and not served, what waits to be sent to it: all of it, however much."""
+    def unmask(self) -> None:
+        """Ports that were left masked because their rings are looked at again anyway."""
     def hold_transactions(self, hold: bool) -> None:
         """While it holds, a peer that has no transaction begins none: it waits with that request."""
     def transactions(self) -> list[tuple[int, int, float]]:

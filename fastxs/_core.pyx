@@ -18,8 +18,8 @@ from fastxs.core.check cimport check_store, memory_of
 from fastxs.core.connection cimport conn_close, conn_new, mark_ready, ring_attach
 from fastxs.core.domains cimport domain_know, domain_remove, domains_check, domains_greet, limit_set
 from fastxs.core.heap cimport buf_add
-from fastxs.core.model cimport (ANSWERED_LATER, CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_MEMORY, KIND_RING, KIND_SOCKET, OPS,
-                                QUOTAS, Buf, Conn, Domain, Store, layout)
+from fastxs.core.model cimport (ANSWERED_LATER, CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_MEMORY, KIND_RING,
+                                KIND_SOCKET, OPS, QUOTAS, Buf, Conn, Domain, Store, layout)
 from fastxs.core.outbox cimport out_all, out_message, out_refill, waiting
 from fastxs.core.quota cimport quota_find, quota_of
 from fastxs.core.recover cimport Adopted, recover_store
@@ -341,6 +341,12 @@ cdef class Engine:
         out_all(self.s, conn)
         return (PyBytes_FromStringAndSize(conn.inp.data + conn.inp.pos, conn.inp.len - conn.inp.pos),
                 PyBytes_FromStringAndSize(conn.out.data + conn.out.pos, waiting(conn)))
+
+    def unmask(self):
+        cdef Store *s = self.store()
+        if s.port_count:
+            s.border.unmask(s.border.self, s.ports, <int>s.port_count)
+            s.port_count = 0
 
     def hold_transactions(self, bint hold):
         cdef Store *s = self.store()

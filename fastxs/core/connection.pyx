@@ -14,7 +14,8 @@ from fastxs.core.heap cimport buf_free
 from fastxs.core.journal cimport J_CONN, ConnRecord, journal_drop, journal_put
 from fastxs.core.model cimport (C_BYTES_IN, C_BYTES_OUT, C_CLOSED, CONN_DEAD, CONN_EOF, CONN_FULL, CONN_HUP,
                                 CONN_IGNORED, CONN_MORE, CONN_READY, KIND_MEMORY, KIND_RING, KIND_SOCKET,
-                                Q_OUTSTANDING, SAY_PROTOCOL, SLOT_BEGIN, SLOT_NONE, SLOT_TAKEN, Conn, Domain, Store, layout)
+                                Q_OUTSTANDING, SAY_PROTOCOL, SLOT_BEGIN, SLOT_NONE, SLOT_TAKEN, Conn, Domain, Store,
+                                layout)
 from fastxs.core.outbox cimport mark_dirty, waiting
 from fastxs.core.quota cimport account, quota_allows, say
 from fastxs.core.ring cimport (RING_INDEX, Page, ring_copy_in, ring_copy_out, ring_fail, ring_is_new, ring_port,

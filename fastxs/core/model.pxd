@@ -614,7 +614,7 @@ cdef struct Store:
     Conn *waits                 # those whose next request would spoil it
     bint holds                  # a live update is near: who has no transaction begins none
     Conn *held                  # those whose next request would, and those who wait for room, by `waits_next`
-    uint64_t short_ns           # the slot file has no room for another peer's turn: until then nobody is read; 0: it has
+    uint64_t short_ns           # no room in the slot file: until then nobody is read; 0: there is
     uint32_t *port_conn         # owned; local port -> conn index + 1
     uint32_t port_cap
     # scratch; owned

@@ -428,7 +428,7 @@ cdef class Image(CoreImage):
             return 0
         mdb.env_get_fd(self.f.env, &self.f.fd)
         measure(&self.f)
-        if not reserve(&self.f, SPARE) and self.c.fresh:    # else what was asked before is reserved, and more is refused
+        if not reserve(&self.f, SPARE) and self.c.fresh:  # else requests are refused
             raise OSError(ENOSPC, "no room for the image", os.fsdecode(path))
         return 0
 
