@@ -33,8 +33,8 @@ class HandBack:
         self._listener: Final = listener
         self._folder: Final = config.image_path
         self._file: Final = os.path.join(config.run_dir, "state_dump")
+        self._border: Final = border
         self.descriptor: Final = border.evtchn_fd
-        self.let_virq: Final = border.let_virq
         self.bind_virq: Final = border.bind_virq
 
     def write(self, version: int, answer: tuple[int, int, int]) -> list[str]:
@@ -50,6 +50,11 @@ class HandBack:
             xen.write(state, file, form)
         os.replace(new, self._file)
         return xen.what_is_lost(state, form)
+
+    def let_virq(self) -> None:
+        """And what else of the event channels is in a state that the next daemon does not expect."""
+        self._engine.unmask()
+        self._border.let_virq()
 
     def is_there(self) -> bool:
         return os.path.exists(self._file)

@@ -253,9 +253,7 @@ def _nodes(making: _Making, nodes: Iterable[Node], priv_domid: int) -> None:
             birth += 1
 
 
-def _connection(
-    making: _Making, slots: int, index: int, connection: Connection, remotes: Mapping[int, Remote]
-) -> None:
+def _connection(making: _Making, slots: int, index: int, connection: Connection, remotes: Mapping[int, Remote]) -> None:
     serial = index + 1
     peer = connection.peer
     if isinstance(peer, Ring):

@@ -180,25 +180,31 @@ class LiveUpdate:
         session.starting = asyncio.get_running_loop().create_task(going)
         return None
 
-    async def _go(
-        self, session: Session, ask: tuple[int, int, int], timeout_s: int, version: int, force: bool
-    ) -> None:
+    async def _go(self, session: Session, ask: tuple[int, int, int], timeout_s: int, version: int, force: bool) -> None:
         """All of it; comes back only to say why not."""
         why = "Live update aborted."
         try:
-            foreign = is_foreign(session.file)
-            why = "" if foreign else await self._try(session)
-            why = why or await self._until_quiet(timeout_s, force)
-            if foreign and not why:
-                why = self._write(version, ask, force)
-            if not why:
-                why = self._become(session, ask, foreign)
-            log.warning("no live update", file=session.file, why=why)
+            why = await self._all(session, ask, timeout_s, version, force)
+        except Exception as error:
+            log.error("live update failed", file=session.file, exc_info=True)
+            why = f"Internal error: {type(error).__name__}: {error}"
         finally:
+            log.warning("no live update", file=session.file, why=why)
             session.starting = None
             if self._session is session:
                 self._end()
             self._engine.answer(*ask, os.fsencode(why) + b"\0")
+
+    async def _all(
+        self, session: Session, ask: tuple[int, int, int], timeout_s: int, version: int, force: bool
+    ) -> str:
+        """Why not.  Between the state as it is written and the exec no turn comes."""
+        foreign = is_foreign(session.file)
+        why = "" if foreign else await self._try(session)
+        why = why or await self._until_quiet(timeout_s, force)
+        if foreign and not why:
+            why = self._write(version, ask, force)
+        return why or self._become(session, ask, foreign)
 
     async def _try(self, session: Session) -> str:
         """Have the new program load everything and touch nothing; why it would not do."""

@@ -1,0 +1,1 @@
+"""Live updates: a daemon becomes another program under its peers, who notice nothing."""

@@ -1,0 +1,66 @@
+"""A running host moves from C xenstored to fastxs, and back; a kill in between loses nothing of a guest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastxs.hypervisor.host import BINARIES, Host, available, scratch
+from tests.conversations.speak import OK, nul
+from tests.support.ring import FEATURES
+from tests.support.wire import Op
+from tests.update.scene import Scene, environment, scene
+
+pytestmark = pytest.mark.skipif(
+    bool(available("fastxs") or available("c")), reason=str(available("fastxs") or available("c"))
+)
+
+ARGUMENTS = "-N --sim"
+
+
+@pytest.fixture
+def host() -> Iterator[Scene]:
+    folder = scratch()
+    try:
+        with scene(Host("c", folder, env=environment())) as found:
+            yield found
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_there_and_back(host: Scene) -> None:
+    for _ in range(2):
+        assert host.update(host.good(), arguments=ARGUMENTS) == OK
+        host.work()
+        assert [guest.words[FEATURES] for guest in host.guests] == [0] * len(host.guests)  # as C offered
+        assert host.update(BINARIES["c"], arguments="-N") == OK
+        host.work()
+
+
+def test_a_crowd(host: Scene) -> None:
+    for domid in range(10, 110):
+        host.guests.append(host._guest(domid))
+    assert host.update(host.good(), arguments=ARGUMENTS) == OK
+    host.work()
+    assert host.update(BINARIES["c"], arguments="-N") == OK
+    host.work()
+
+
+def test_what_c_cannot_carry(host: Scene) -> None:
+    assert host.update(host.good(), arguments=ARGUMENTS) == OK
+    assert host.client.call(Op.WATCH, nul("/local", "deep", 1)).payload == OK
+    answer = host.update(BINARIES["c"], arguments="-N")
+    assert b"1 watches with a depth" in answer
+    host.work()
+    assert host.update(BINARIES["c"], "-F", arguments="-N") == OK
+    host.work()
+
+
+def test_c_that_cannot_start(host: Scene) -> None:
+    """It ends before it has read the state: fastxs is back."""
+    assert host.update(host.good(), arguments=ARGUMENTS) == OK
+    assert host.update(Path("/bin/true")) == b"The new program failed, the old one is back.\0"
+    host.work()

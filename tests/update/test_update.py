@@ -1,0 +1,113 @@
+"""fastxs becomes fastxs, in place: the same process, sockets and rings; and the old one is back if the new one fails."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from fastxs.hypervisor.host import Host, available, scratch
+from tests.conversations.speak import OK, nul
+from tests.support.wire import Op, Peer
+from tests.update.scene import Scene, environment, scene
+
+pytestmark = pytest.mark.skipif(available("fastxs") is not None, reason=str(available("fastxs")))
+
+
+@pytest.fixture
+def host() -> Iterator[Scene]:
+    folder = scratch()
+    try:
+        with scene(Host("fastxs", folder, env=environment())) as found:
+            yield found
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_nobody_notices(host: Scene) -> None:
+    pid = host.host.pid
+    for _ in range(3):
+        assert host.update(host.good()) == OK
+        host.work()
+    assert host.host.pid == pid and host.host.ended is None
+
+
+@pytest.mark.parametrize(
+    ("then", "end"),
+    [
+        ("sys.exit(1)", "exit"),
+        ("os.abort()", "crash"),
+        ("os.close(int(os.environ['FASTXS_UPDATE'])); sys.exit(0)", "0"),
+    ],
+    ids=lambda value: value if len(value) < 6 else "",
+)
+def test_the_old_one_comes_back(host: Scene, then: str, end: str) -> None:
+    assert host.update(host.bad(then)) == b"The new program failed, the old one is back.\0"
+    host.work()
+    assert host.update(host.good()) == OK  # and can be updated
+    host.work()
+
+
+@pytest.mark.parametrize(
+    ("then", "why"),
+    [
+        ("import nothing_of_that_name", b"ModuleNotFoundError"),
+        ("print('something else')", b"something else"),
+        ("raise SystemExit(3)", b"exit status 3"),
+    ],
+)
+def test_a_trial_that_fails_costs_nothing(host: Scene, then: str, why: bytes) -> None:
+    program = host.folder / "untried"
+    program.write_text(f"#!{shutil.which('python3')}\n{then}\n")
+    program.chmod(0o755)
+    answer = host.update(program)
+    assert answer.startswith(b"The new program failed its trial") and why in answer
+    host.work()
+
+
+def test_a_program_without_interpreter(host: Scene) -> None:
+    program = host.folder / "nobody"
+    program.write_text("#!/nowhere\n")
+    program.chmod(0o755)
+    assert host.update(program) == b"Error activating new binary.\0"
+    host.work()
+
+
+def test_who_may_ask_what(host: Scene) -> None:
+    """C xenstored's words (SPEC 6.3)."""
+    with Peer(host.host.socket) as other:
+        assert host.control("-s").payload == b"Not in live-update session.\0"
+        assert host.control("-c", "-N").payload == b"Not in live-update session.\0"
+        assert host.control("-a").payload == b"No live-update session active.\0"
+        assert host.control("-f", "/nowhere").payload == b"File not accessible.\0"
+        assert host.control("-f", "/etc/passwd").payload == b"File not executable.\0"
+        assert host.control("-f", str(host.good())).payload == OK
+        assert host.control("-f", str(host.good())).payload == b"live-update session already active.\0"
+        assert other.call(Op.CONTROL, nul("live-update", "-s")).payload == b"Not in live-update session.\0"
+        assert other.call(Op.CONTROL, nul("live-update", "-a")).payload == OK
+        assert host.control("-s").payload == b"Not in live-update session.\0"
+
+
+def test_no_transaction_begins_while_one_is_announced(host: Scene) -> None:
+    guest = host.guests[0]
+    assert host.control("-f", str(host.good())).payload == OK
+    held = guest.send(Op.TRANSACTION_START, b"\0")
+    host.guests[1].call(Op.READ, b"data\0")
+    with pytest.raises(TimeoutError):
+        guest.reply(held, 0.1)
+    assert host.control("-a").payload == OK
+    assert guest.reply(held).op == Op.TRANSACTION_START
+
+
+def test_an_open_transaction_is_waited_for_or_doomed(host: Scene) -> None:
+    guest = host.guests[0]
+    tx = int(guest.call(Op.TRANSACTION_START, b"\0").payload[:-1])
+    assert host.control("-f", str(host.good())).payload == OK
+    said = host.control("-s", "-t", "0").payload
+    assert said == b"Domains with long running transactions:\nDomain 1: 0 s\0"
+    assert host.control("-f", str(host.good())).payload == OK
+    assert host.control("-s", "-t", "0", "-F").payload == OK
+    assert guest.call(Op.WRITE, b"data\0x", tx).error is None
+    assert guest.call(Op.TRANSACTION_END, b"T\0", tx).error == "EAGAIN"
+    host.work()
