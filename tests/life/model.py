@@ -47,6 +47,8 @@ class Met:
     creature: Creature
     serial: int
     shutdown: bool = False
+    mapped: bool = False
+    """By the daemon: then its number cannot become another's unseen."""
 
 
 class Life(Model):
@@ -87,8 +89,7 @@ class Life(Model):
         self.news |= self.bury(domid)
 
     def mapped(self, domid: int) -> bool:
-        """By the daemon."""
-        return domid in self.domains and self.domains[domid].introduced
+        return domid in self.met and self.met[domid].mapped
 
     def bury(self, domid: int) -> bool:
         """Whether the dead is gone: nobody maps a page of it."""
@@ -141,6 +142,21 @@ class Life(Model):
         super().vanish(domid)
         self.news |= self.bury(domid)
 
+    def restart(self) -> None:
+        """Another daemon, which maps whoever is not being torn down, and looks at all."""
+        for met in self.met.values():
+            met.mapped = False
+        for domid in list(self.creatures):
+            self.bury(domid)
+        for domid in sorted(self.met):
+            creature = self.creatures.get(domid)
+            if creature is not self.met[domid].creature or creature.dead:
+                self.vanish(domid)
+            else:
+                self.met[domid].mapped = self.domains[domid].introduced and not creature.dying
+        self.changed = set(self.met)
+        self.look()
+
     # -- requests that name domains -------------------------------------------------------------------
     def checked(self, who: Who, perm: Perm) -> Perm:
         self.meet(perm.domid)
@@ -177,6 +193,7 @@ class Life(Model):
             if creature.dying or creature.port != port:
                 raise RefusedError("EINVAL")
             self.connections.append(Connection(domid))
+            self.met[domid].mapped = True
         super().introduce(conn, payload, tx_id)
         if first and self.look_at(domid):  # it shut down before anybody knew it
             self.special("@releaseDomain", None)

@@ -37,7 +37,7 @@ def wander(xen: str, steps: int, seed: int, *, progress: bool = False) -> None:
         done: list[Action] = []
         folder = scratch()
         try:
-            with inside(folder, xen) as scene:
+            with inside(folder, xen, durable=True) as scene:
                 walk = Walk(scene)
                 for action in islice(Chance(walk, f"{seed} {first}"), min(WORLD, steps - first)):
                     done.append(action)
@@ -57,7 +57,7 @@ def differs(xen: str, actions: Sequence[Action]) -> str | None:
     """What goes wrong when these actions are done, None when nothing does."""
     folder = scratch()
     try:
-        with inside(folder, xen) as scene:
+        with inside(folder, xen, durable=True) as scene:
             walk = Walk(scene)
             for action in actions:
                 walk.do(action)

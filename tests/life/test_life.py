@@ -14,7 +14,7 @@ from fastxs.hypervisor.host import Host, HostError
 from fastxs.hypervisor.simxen.guests import DEAD, Guests
 from tests.conversations.speak import OK, Voice, nul
 from tests.life.conftest import Begin
-from tests.life.scene import PORT, Scene, outside
+from tests.life.scene import NEW, OLD, PORT, Scene, inside, outside
 from tests.support.ring import CONNECTION, ERROR, FEATURES, INDEX, REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD, RingPeer
 from tests.support.ring import PORT as PAGE_PORT
 from tests.support.wire import Op, pack
@@ -176,6 +176,15 @@ def test_numbers_that_no_domain_can_have(scene: Scene) -> None:
     assert not scene.introduced(32757)
     scene.guests.create(32751, PORT)
     assert scene.introduce(32751).read("/") == "EACCES"
+
+
+def test_nobody_asks_the_hypervisor_of_them(scene: Scene) -> None:
+    """To Xen some of them mean "any domain that has changed": asking would eat the news of a death (SPEC 2.4)."""
+    assert scene.dom0.mkdir("/a") == OK
+    before = scene.guests.count("getinfo")
+    assert scene.dom0.chmod("/a", "n0", "r32752", "r32756", "r32757", "r40000") == OK
+    assert scene.dom0.chmod("/a", "n32756") == "ENOENT"
+    assert scene.guests.count("getinfo") == before
 
 
 def test_introductions_inside_transactions_happen_at_once(scene: Scene) -> None:
@@ -665,6 +674,35 @@ def test_a_second_daemon_leaves_the_first_alone(folder: Path) -> None:
         scene.guests.kill(5)
         scene.look()
         assert len(scene.dom0.events()) == 3
+
+
+@pytest.mark.parametrize("xen", [NEW, OLD])
+def test_what_happened_while_there_was_no_daemon(folder: Path, xen: str) -> None:
+    """A shutdown, a death, a number used again: the next daemon tells of each once, as if it had been there."""
+    with inside(folder, xen, durable=True) as scene:
+        for domid in (4, 5, 6, 7, 8):
+            scene.guest(domid)
+        listener = scene.voice(8)
+        for name in (RELEASE, f"{RELEASE}/4", f"{RELEASE}/5", f"{RELEASE}/6", f"{RELEASE}/7"):
+            listener.quietly_watch(name, "t")
+        scene.guests.shutdown(4)
+        scene.look()
+        assert sorted(listener.events()) == [(RELEASE, "t"), (f"{RELEASE}/4", "t")]
+        scene.close()
+        scene.guests.shutdown(5)
+        scene.guests.kill(6)
+        scene.guests.kill(7)
+        scene.guests.create(7, PORT)
+        scene.open()
+        scene.dom0.peer = scene.tool().peer
+        scene.look()
+        told = sorted(listener.events())
+        assert told == [*[(RELEASE, "t")] * 3, *((f"{RELEASE}/{domid}", "t") for domid in (5, 6, 7))]
+        assert [scene.introduced(domid) for domid in (4, 5, 6, 7, 8)] == [True, True, False, False, True]
+        assert scene.dom0.ls("/local/domain") == ["4", "5", "8"]
+        scene.guests.virq()
+        scene.look()
+        assert listener.events() == []
 
 
 # -- what it costs ------------------------------------------------------------------------------------

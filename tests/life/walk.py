@@ -52,22 +52,26 @@ class Line:
 
 
 class Walk:
-    """Both sides, and what was done so far."""
+    """Both sides."""
 
     def __init__(self, scene: Inside) -> None:
         self.scene, self.guests, self.model = scene, scene.guests, Life()
         self.lines: dict[int, Line] = {}
-        for who in TOOLS:
-            self.lines[who] = Line(scene.tool().peer, Connection(0))
-            self.model.connections.append(self.lines[who].conn)
+        self.call()
         self.holds: defaultdict[Creature, list[Callable[[], None]]] = defaultdict(list)
+
+    def call(self) -> None:
+        """The tools connect."""
+        for who in TOOLS:
+            self.lines[who] = Line(self.scene.tool().peer, Connection(0))
+            self.model.connections.append(self.lines[who].conn)
 
     def do(self, action: Action) -> None:
         """Do it on both sides and compare.  What is not possible (any more) is passed over."""
         match action:
             case Do(what, domid):
                 getattr(self, what)(domid)
-                self.compare(self.hear())
+                self.compare(self.hear(), in_order=what != "restart")
             case Say(who, op, payload, tx):
                 if who in self.talking() and (op != Op.SET_PERMS or tx is None or self.sure(payload)):
                     self.say(self.lines[who], op, payload, tx)
@@ -188,6 +192,17 @@ class Walk:
         self.guests.virq()
         self.model.news = True
 
+    def restart(self, _domid: int) -> None:
+        """Rings go on, with what was open in them ended before; tools have to call again."""
+        for line in self.talking().values():
+            while line.txs:
+                self.say(line, Op.TRANSACTION_END, b"F\0", 0)
+        self.scene.restart()
+        for who in TOOLS:
+            self.model.connections.remove(self.lines[who].conn)
+        self.model.restart()
+        self.call()
+
     def audit(self, _domid: int) -> None:
         """Everything that domain 0 can read, every account, and the core's own opinion of itself."""
         assert self.scene.engine.check() == []
@@ -195,7 +210,7 @@ class Walk:
             for op in (Op.GET_PERMS,) if path[0] == "@" else (Op.DIRECTORY, Op.READ, Op.GET_PERMS):
                 self.say(self.lines[-1], op, path.encode() + b"\0")
         introduced = {d["domid"] for d in self.scene.engine.domains() if d["introduced"]}
-        assert introduced == {0, *(domid for domid in DOMIDS if self.model.mapped(domid))}
+        assert introduced == {domid for domid, domain in self.model.domains.items() if domain.introduced}
         for domid in DOMIDS:
             creature = self.model.creatures.get(domid)
             assert (self.guests.state(domid) != 0) == (creature is not None)
@@ -253,8 +268,15 @@ class Walk:
         return heard
 
     def compare(
-        self, heard: dict[Line, list[Message]], speaker: Line | None = None, req_id: int = 0, tx_id: int = 0
+        self,
+        heard: dict[Line, list[Message]],
+        speaker: Line | None = None,
+        req_id: int = 0,
+        tx_id: int = 0,
+        *,
+        in_order: bool = True,
     ) -> None:
+        order = in_runs if in_order else sorted
         while self.model.news:
             self.model.look()
         self.lines = {who: line for who, line in self.lines.items() if line.conn in self.model.connections}
@@ -264,7 +286,7 @@ class Walk:
             told = [Message(op, *((0, 0) if op == Op.WATCH_EVENT else ids), text) for op, text in line.conn.out]
             line.conn.out.clear()
             found = heard.get(line, [])
-            if who in talking and in_runs(found) != in_runs(told):
+            if who in talking and order(found) != order(told):
                 raise AssertionError(f"{who} heard\\n{found}\\n{told} expected")
 
 
@@ -293,7 +315,7 @@ SHARED: Final = ("/a", "/a/x", "/a/y/z", "/b", "/local/domain", "/tool", *(f"/lo
 OWN: Final = ("x", "y/z")
 LIVES: Final = (
     ["create"] * 6 + ["home"] * 5 + ["introduce"] * 8 + ["mislead", "reset", "release", "shutdown", "resume", "dying"]
-    + ["kill"] * 4 + ["last_words", "unheard_words", "hold", "let_go", "let_go"] + ["virq"] * 4
+    + ["kill"] * 4 + ["last_words", "unheard_words", "hold", "let_go", "let_go"] + ["virq"] * 4 + ["restart"]
 )  # fmt: skip
 TREE: Final = [Op.READ] * 3 + [Op.WRITE] * 5 + [Op.SET_PERMS] * 6 + [Op.DIRECTORY, Op.MKDIR, Op.RM, Op.GET_PERMS]
 
