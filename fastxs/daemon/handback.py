@@ -7,14 +7,13 @@ decide whether what cannot be carried may be lost.
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from fastxs import state as xen
 from fastxs.storage import reader
-from fastxs.storage.folder import set_aside
 from fastxs.storage.reader import ROOT_PARENT, SPECIALS_PARENT, Reader
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ class HandBack:
         self._engine: Final = engine
         self._listener: Final = listener
         self._folder: Final = config.image_path
+        self._aside: Final = f"{config.image_path}.handed-back"
+        self._number = 0
         self._file: Final = os.path.join(config.run_dir, "state_dump")
         self._border: Final = border
         self.descriptor: Final = border.evtchn_fd
@@ -48,24 +49,33 @@ class HandBack:
         new = self._file + ".new"
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             xen.write(state, file, form)
+        self._number = os.stat(new).st_ino
         os.replace(new, self._file)
         return xen.what_is_lost(state, form)
 
-    def let_virq(self) -> None:
-        """And what else of the event channels is in a state that the next daemon does not expect."""
+    def let_go(self) -> None:
+        """The image is history, never to be recovered from, and the event channels are as the next daemon expects."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+        os.rename(self._folder, self._aside)
         self._engine.unmask()
         self._border.let_virq()
 
     def is_there(self) -> bool:
-        return os.path.exists(self._file)
+        """Whether that very file is, since nobody has read it."""
+        try:
+            return os.stat(self._file).st_ino == self._number
+        except FileNotFoundError:
+            return False
 
     def drop(self) -> None:
-        with suppress(FileNotFoundError):
+        """It did not come to a hand-back."""
+        if self.is_there():
             os.unlink(self._file)
 
-    def done(self) -> None:
-        """Our image is history: it must never be recovered from."""
-        set_aside(self._folder)
+    def take_back(self) -> None:
+        """Nor, after `let_go`: our image counts again."""
+        self.drop()
+        os.rename(self._aside, self._folder)
 
 
 def state_of(

@@ -128,6 +128,7 @@ class Keeper:
         self.signals, self.waker = socket.socketpair()
         self.pid, self.pidfd = 0, -1  # of the daemon while there is one
         self.former: list[int] = []  # its pids before MAINPID, yet to be buried
+        self.watchdog_s = options.watchdog_s or 0.0  # of this daemon, who may ask for another; 0: none
         self.born_s = 0.0
         self.ready = False
         self.was_ever_ready = False
@@ -177,7 +178,7 @@ class Keeper:
         if self.start_s is not None and now >= self.start_s:
             self._start()
         if self.abort_s is not None and now >= self.abort_s:
-            self.say(f"the daemon (pid {self.pid}) is silent for {self.options.watchdog_s:g} s; aborting it")
+            self.say(f"the daemon (pid {self.pid}) is silent for {self.watchdog_s:g} s; aborting it")
             self._end(signal.SIGABRT)
         if self.kill_s is not None and now >= self.kill_s:
             self.say(f"the daemon (pid {self.pid}) does not end; killing it")
@@ -186,7 +187,7 @@ class Keeper:
     # -- the daemon's process -------------------------------------------------------------------
 
     def _start(self) -> None:
-        self.start_s = None
+        self.start_s, self.watchdog_s = None, self.options.watchdog_s or 0.0
         # Blocked until the child has let go of our handlers: they would swallow what it is sent meanwhile.
         signal.pthread_sigmask(signal.SIG_BLOCK, OBEYED)
         try:
@@ -218,7 +219,7 @@ class Keeper:
                 place(list(self.kept.names))
                 env |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(self.kept.names))}
                 env["LISTEN_FDNAMES"] = ":".join(self.kept.names.values())
-            if self.options.watchdog_s is not None:
+            if self.options.watchdog_s:
                 env |= {"WATCHDOG_PID": str(os.getpid()), "WATCHDOG_USEC": str(int(self.options.watchdog_s * 1e6))}
             os.execvpe(self.options.command[0], self.options.command, env)
         except OSError as error:
@@ -254,13 +255,13 @@ class Keeper:
         if self.pidfd != dead:
             return  # or who goes on in its place
         pid, lived_s, code = self.pid, time.monotonic() - self.born_s, exit_code(dead)
-        for former in self.former:
-            with suppress(ChildProcessError):
-                os.waitpid(former, 0)
-        self.former.clear()
+        back = self._bury_former()
         self._let_go()
         self.ready, self.abort_s, self.kill_s = False, None, None
-        if self.was_ever_ready and not self.stopping:  # whatever its exit status: clients are connected
+        if back and not self.stopping:  # who had handed over to it, and is still there
+            self._follow(back)
+            self._is_ready()
+        elif self.was_ever_ready and not self.stopping:  # whatever its exit status: clients are connected
             self._start_later(f"the daemon (pid {pid}) died ({fate(code)})", lived_s)
         elif code is not None and code >= 0:  # it has said why
             self.status = code
@@ -269,6 +270,16 @@ class Keeper:
         else:
             self.say(f"the daemon died before it was {'stopped' if self.stopping else 'ready'} ({fate(code)})")
             self.status = 1
+
+    def _bury_former(self) -> int:
+        """The latest former daemon that lives; 0: there is none."""
+        alive = 0
+        for pid in self.former:
+            with suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    alive = pid
+        self.former.clear()
+        return alive
 
     # -- signals --------------------------------------------------------------------------------
 
@@ -320,9 +331,11 @@ class Keeper:
             self.kept.forget(words.get("FDNAME", ""))
         if words.get("MAINPID", str(self.pid)) != str(self.pid):
             self._hand_over(words["MAINPID"])
+        if words.get("WATCHDOG_USEC", "").isdecimal():
+            self.watchdog_s = int(words["WATCHDOG_USEC"]) / 1e6
         if words.get("READY") == "1":
             self._is_ready()
-        elif words.get("WATCHDOG") == "1":
+        elif words.get("WATCHDOG") == "1" or "WATCHDOG_USEC" in words:
             self._is_alive()
         if "STATUS" in words:
             notify(f"STATUS={words['STATUS']}")
@@ -356,8 +369,8 @@ class Keeper:
             notify("READY=1", f"MAINPID={os.getpid()}")
 
     def _is_alive(self) -> None:
-        if self.options.watchdog_s is not None and self.ready and self.kill_s is None:
-            self.abort_s = time.monotonic() + self.options.watchdog_s
+        if self.ready and self.kill_s is None:
+            self.abort_s = time.monotonic() + self.watchdog_s if self.watchdog_s else None
 
 
 def exit_code(pidfd: int) -> int | None:

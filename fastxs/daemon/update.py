@@ -51,19 +51,22 @@ class Foreign(Protocol):
     def write(self, version: int, answer: tuple[int, int, int]) -> list[str]:
         """Write the state; sentences on what it cannot carry."""
 
-    def is_there(self) -> bool:
-        """Whether it is there, since nobody has read it."""
-
-    def drop(self) -> None:
-        """Remove it: it did not come to that."""
-
-    def let_virq(self) -> None: ...
-    def bind_virq(self) -> None: ...
     def descriptor(self) -> int:
         """Of the event channels."""
 
-    def done(self) -> None:
-        """The other daemon has it all: what we hold is void."""
+    def drop(self) -> None:
+        """It is not to be read."""
+
+    def let_go(self) -> None:
+        """From now on the other one's word counts, not our image."""
+
+    def is_there(self) -> bool:
+        """Whether the state still waits to be read."""
+
+    def take_back(self) -> None:
+        """Undo `let_go`, but for the event channels, which may be gone."""
+
+    def bind_virq(self) -> None: ...
 
 
 class Resume(Protocol):
@@ -288,7 +291,7 @@ class LiveUpdate:
                 arguments = [word for word in arguments if not word.startswith(OURS)]
                 arguments += [] if "-U" in arguments else ["-U"]
                 inherited.append(self._foreign.descriptor())
-                self._foreign.let_virq()
+                self._foreign.let_go()
                 for fd in inherited:
                     os.set_blocking(fd, True)  # C xenstored takes EAGAIN of a read for the end
             else:
@@ -307,7 +310,7 @@ class LiveUpdate:
             if foreign:
                 os.set_blocking(self._listener, False)
                 self._foreign.bind_virq()
-                self._foreign.drop()
+                self._foreign.take_back()
             ours.sendall(KEPT)
             ours.recv(1)
         return EXEC_FAILED
@@ -328,7 +331,6 @@ class LiveUpdate:
             with suppress(TimeoutError, ConnectionError):
                 word = line.recv(32)
                 if foreign and not word and self._is_read(daemon):
-                    self._foreign.done()
                     word = READY
                 if word in (READY, KEPT):
                     notify("READY=1", f"MAINPID={handed.pid}")
@@ -339,7 +341,7 @@ class LiveUpdate:
             select.select([daemon], [], [])
             log.critical("the new program failed; the old one is back", pid=os.getpid())
             if foreign:
-                self._foreign.drop()
+                self._foreign.take_back()
             self._resume(handed)
         except BaseException:
             log.critical("the old program cannot come back", exc_info=True)

@@ -1,4 +1,4 @@
-"""fastxs becomes fastxs, in place: the same process, sockets and rings; and the old one is back if the new one fails."""
+"""fastxs becomes fastxs, in place: same process, sockets and rings; and the old one is back if the new one fails."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_an_open_transaction_is_waited_for_or_doomed(host: Scene) -> None:
     tx = int(guest.call(Op.TRANSACTION_START, b"\0").payload[:-1])
     assert host.control("-f", str(host.good())).payload == OK
     said = host.control("-s", "-t", "0").payload
-    assert said == b"Domains with long running transactions:\nDomain 1: 0 s\0"
+    assert said.startswith(b"Domains with long running transactions:\nDomain 1: ") and said.endswith(b" s\0")
     assert host.control("-f", str(host.good())).payload == OK
     assert host.control("-s", "-t", "0", "-F").payload == OK
     assert guest.call(Op.WRITE, b"data\0x", tx).error is None
