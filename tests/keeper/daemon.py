@@ -197,6 +197,20 @@ class Daemon:
         os.write(writer, b"!")
         os._exit(0)
 
+    def have_guardian(self, _: str) -> int:
+        """A child of a child is the main process from now on."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            if os.fork():
+                os._exit(0)
+            os.write(writer, str(os.getpid()).encode())
+            signal.pause()
+        os.waitpid(child, 0)
+        guardian = int(os.read(reader, 32))
+        self.voice.tell(f"MAINPID={guardian}")
+        return guardian
+
     def deafen(self, _: str) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -232,6 +246,7 @@ COMMANDS: dict[str, Callable[[Daemon, str], object]] = {
     "hang-ups": lambda daemon, _: daemon.hang_ups,
     "refuse": Daemon.refuse,
     "hand-over": Daemon.hand_over,
+    "have-guardian": Daemon.have_guardian,
     "deafen": Daemon.deafen,
     "be-quiet": Daemon.be_quiet,
     "exit": lambda daemon, status: os._exit(int(status)),

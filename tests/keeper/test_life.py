@@ -109,6 +109,19 @@ def test_a_daemon_that_hangs_is_aborted(kept: Kept) -> None:
     assert second.startswith(f"fastxs-keeper: the daemon (pid {pid}) died (SIGABRT)")
 
 
+def test_a_daemon_may_ask_for_no_watchdog(kept: Kept) -> None:
+    """WATCHDOG_USEC=0: before another program takes its place, which knows of none."""
+    kept.start("--watchdog", 0.5)
+    client = kept.client()
+    pid = client.ask("who")
+    assert client.ask("tell WATCHDOG_USEC=0") == "True"
+    assert client.ask("be-quiet") == "None"
+    client.socket.settimeout(1.5)
+    with pytest.raises(TimeoutError):
+        client.hear()
+    assert client.ask("who") == pid
+
+
 def test_without_a_watchdog_the_daemon_may_be_silent(kept: Kept) -> None:
     kept.start()
     assert kept.client().ask("environment WATCHDOG_USEC") == "None"

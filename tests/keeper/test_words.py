@@ -135,3 +135,20 @@ def test_another_process_goes_on_as_the_daemon(kept: Kept, how: str) -> None:
     until(lambda: "died (nobody knows how)" in kept.said())
     assert client.ask("had") == "listen c x"
     assert children(keeper.pid) == {int(client.ask("who"))}, "its former child is buried, too"
+
+
+def test_who_handed_over_goes_on_if_the_other_dies(kept: Kept) -> None:
+    """A live update: somebody stands for the daemon while it becomes another program."""
+    keeper = kept.start()
+    client = kept.client()
+    first = int(client.ask("who"))
+    guardian = int(client.ask("have-guardian"))
+    assert client.ask("barrier") == "True"
+    os.kill(guardian, signal.SIGKILL)
+    until(lambda: not is_alive(guardian))
+    until(lambda: client.ask("keep FDNAME=x FDPOLL=0") == "True" and client.ask("barrier") == "True")
+    assert int(client.ask("who")) == first
+    os.kill(first, signal.SIGKILL)
+    until(lambda: not is_alive(first))
+    assert "x" in client.ask("had").split(), "it was believed again"
+    assert children(keeper.pid) == {int(client.ask("who"))}
