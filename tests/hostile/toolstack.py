@@ -253,6 +253,8 @@ class Toolstack:
             self._shut.discard(domid)
             self._told("@releaseDomain", domid)
         until(lambda: self._guests.state(domid) == 0, f"domain {domid} is a zombie: its page is still mapped")
+        # Who was never introduced dies untold: the answer says that the daemon has seen it.
+        self._must(Op.IS_DOMAIN_INTRODUCED, nul(domid), b"F\0")
 
 
 def until(condition: Callable[[], bool], otherwise: str) -> None:
