@@ -14,9 +14,9 @@
  * On standard input: `g` the domains are introduced, begin; `k` a kill follows,
  * so open transactions may fail from now on; `a` print `alive` when each has
  * got one more answer; `f` the file system fills up, so what needs room may be
- * refused, `r` there is room again; `q` end.  Then what the store must hold is in FILE, and
- * one line of JSON on standard output.  The domains are there until the input
- * is closed.  Exit status 0: all was well.
+ * refused, `r` there is room again; `q` end.  Then what the store must hold is
+ * in FILE, and one line of JSON on standard output.  The domains are there until
+ * the input is closed.  Exit status 0: all was well.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -40,8 +40,7 @@
 #define COUNTERS    16u                 /* /shared/0 .. */
 #define ASKS        64u                 /* room for answers that are owed */
 #define LARGE       3000u               /* bytes of a large value */
-#define SECOND      1000000000ull
-#define HANGS       20u                 /* told */
+#define TOLD        20u                 /* faults */
 
 struct header { uint32_t type, req_id, tx_id, len; };
 
@@ -55,8 +54,8 @@ struct value { uint32_t serial, len; int there; uint32_t born; };
 struct peer {
     struct source source;               /* of its socket */
     struct fiber *fiber;
-    struct peer *neighbour;            /* whose news it watches */
-    struct peer *reader;               /* who watches its own */
+    struct peer *neighbour;             /* whose news it watches */
+    struct peer *reader;                /* who watches its own */
     uint32_t domid;
     int fd;                             /* -1: it has a ring */
     int lost;                           /* the daemon closed its socket */
@@ -93,7 +92,7 @@ static void __attribute__((format(printf, 2, 3))) fail(struct peer *g, const cha
 {
     va_list ap;
 
-    if (wrong++ >= HANGS)
+    if (wrong++ >= TOLD)
         return;
     fprintf(stderr, "domain %u, life %u: ", g->domid, epoch);
     va_start(ap, format);
@@ -145,7 +144,7 @@ static void flush(struct peer *g)
         memmove(g->out, g->out + n, g->out_len -= (uint32_t)n);
 }
 
-static struct ask *owe(struct peer *g, uint32_t type, uint32_t req_id, uint32_t tx_id, const char *want, uint32_t len)
+static void owe(struct peer *g, uint32_t type, uint32_t req_id, uint32_t tx_id, const char *want, uint32_t len)
 {
     struct ask *a = &g->asks[(g->head + g->owed++) % ASKS];
 
@@ -154,7 +153,6 @@ static struct ask *owe(struct peer *g, uint32_t type, uint32_t req_id, uint32_t 
         a->want = malloc(len + 1);
         memcpy(a->want, want, len);
     }
-    return a;
 }
 
 static void is_alive(struct peer *g)
@@ -477,7 +475,8 @@ static void keys(struct peer *g)
     default:                            /* in the order in which they were made */
         for (;;) {
             for (best = KEYS, i = 0; i < KEYS; i++)
-                if (g->keys[i].there && g->keys[i].born > born && (best == KEYS || g->keys[i].born < g->keys[best].born))
+                if (g->keys[i].there && g->keys[i].born > born
+                    && (best == KEYS || g->keys[i].born < g->keys[best].born))
                     best = i;
             if (best == KEYS)
                 break;
@@ -709,7 +708,7 @@ static void settle_in(struct peer *g)
     wait_for(g, 0);
     n_settled++;
     while (n_settled < n_peers)         /* news are counted from the first one on */
-        fiber_nap_until(now_ns() + 1000000);
+        fiber_nap_until(now_ns() + NS_PER_MS);
 }
 
 static void live(void *arg)
@@ -772,7 +771,7 @@ static void waiting_for_orders(void *arg)
 {
     (void)arg;
     while (!ending)
-        fiber_nap_until(now_ns() + SECOND / 100);
+        fiber_nap_until(now_ns() + 10 * NS_PER_MS);
 }
 
 static void settle(void)
@@ -912,11 +911,11 @@ int main(int argc, char **argv)
     fcntl(0, F_SETFL, O_NONBLOCK);
     loop_watch(0, &orders);
     fiber_start(waiting_for_orders, NULL);
-    loop_run(settle, silence, 20 * SECOND);
+    loop_run(settle, silence, 20ull * NS_PER_S);
     write_book(argv[4]);
     printf("{\"requests\": %lu, \"answers\": %lu, \"events\": %lu, \"failures\": %lu, \"doomed\": %lu, "
-           "\"retries\": %lu, \"look_again\": %lu, \"lost\": %lu, \"no_room\": %lu, \"commits\": [", requests, answers, events, wrong,
-           doomed, retries, again, lost, no_room);
+           "\"retries\": %lu, \"look_again\": %lu, \"lost\": %lu, \"no_room\": %lu, \"commits\": [", requests, answers,
+           events, wrong, doomed, retries, again, lost, no_room);
     for (k = 0; k < COUNTERS; k++)
         printf("%s%lu", k ? ", " : "", commits[k]);
     puts("]}");

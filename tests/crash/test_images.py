@@ -81,7 +81,6 @@ DAMAGES: Final[dict[str, Damage]] = {
     "store cut to nothing": truncated("store", 0),
     "store cut to a half": truncated("store", 0.5),
     "store garbled": garbled("store", 1),
-    "store garbled elsewhere": garbled("store", 2),
     "store garbled, single bytes": garbled("store", 3, 1),
     "store is somebody else's": lambda image: (image / "store").write_bytes(b"not yours " * 1000),
     "store missing": missing("store"),
