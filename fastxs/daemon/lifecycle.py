@@ -131,7 +131,9 @@ async def _serve(config: Config, kept: bool, over: bool, before: Before | None) 
                 forget(LISTENER)  # one that has lost its name, perhaps
             store(LISTENER, listener.fileno())
         raise_descriptor_limit()
-        engine, trace, control, border, image = _build(config, stack, was.pop(CONNECTION, []), before)
+        engine, trace, control, border, image = _build(
+            config, stack, was.pop(CONNECTION, []), before, trusted=before is not None or over
+        )
         if taken is not None:
             os.unlink(taken.file)
         for fd in (fd for fds in was.values() for fd in fds):  # of names that mean nothing here
@@ -248,7 +250,7 @@ def _take_over(config: Config) -> TakenOver:
         raise StartError(f"cannot take over from the daemon before us: {reason(error)}") from None
 
 
-def _image(config: Config, stack: ExitStack) -> Image | None:
+def _image(config: Config, stack: ExitStack, *, trusted: bool) -> Image | None:
     """What survives us, open; None: nothing shall."""
     if config.daemon.durability == "none":
         return None
@@ -256,7 +258,7 @@ def _image(config: Config, stack: ExitStack) -> Image | None:
     from fastxs.storage.image import ImageError
 
     try:
-        image = take(config.daemon.image_path, _identity(config), logs.log.warning)
+        image = take(config.daemon.image_path, _identity(config), logs.log.warning, trusted=trusted)
     except ImageError as error:
         raise StartError(str(error)) from None
     except OSError as error:
@@ -275,7 +277,7 @@ class Built(NamedTuple):
     image: Image | None
 
 
-def _build(config: Config, stack: ExitStack, sockets: list[int], before: Before | None) -> Built:
+def _build(config: Config, stack: ExitStack, sockets: list[int], before: Before | None, *, trusted: bool) -> Built:
     """The Engine with all that the last process left, quotas set, control commands and trace file attached; closed at
     the end."""
     try:
@@ -290,7 +292,7 @@ def _build(config: Config, stack: ExitStack, sockets: list[int], before: Before 
     try:
         border = Hypervisor.load(sim=who.sim)
         stack.callback(border.close)
-        image = _image(config, stack)
+        image = _image(config, stack, trusted=trusted)
         if before is not None and (image is None or image.fresh):
             raise StartError(f"the image {config.daemon.image_path} is not what the program before this one had")
         engine = Engine(

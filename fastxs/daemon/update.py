@@ -198,9 +198,7 @@ class LiveUpdate:
                 self._end()
             self._engine.answer(*ask, os.fsencode(why) + b"\0")
 
-    async def _all(
-        self, session: Session, ask: tuple[int, int, int], timeout_s: int, version: int, force: bool
-    ) -> str:
+    async def _all(self, session: Session, ask: tuple[int, int, int], timeout_s: int, version: int, force: bool) -> str:
         """Why not.  Between the state as it is written and the exec no turn comes."""
         foreign = is_foreign(session.file)
         why = "" if foreign else await self._try(session)

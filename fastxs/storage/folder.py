@@ -33,17 +33,18 @@ def identity(hypervisor: Path | None) -> bytes:
     return boot + b"\0sim:%d:%d" % (at.st_dev, at.st_ino)
 
 
-def take(folder: str, ours: bytes, say: Callable[[str], None]) -> Image:
+def take(folder: str, ours: bytes, say: Callable[[str], None], *, trusted: bool = False) -> Image:
     """The image in `folder` (made if missing), to be recovered from, or a fresh one.
 
     What is there and is not ours, or is damaged, is set aside under another name, and `say` is told.  ImageError: it is
-    another version's, and its administrator decides.  OSError: the folder cannot be used.
+    another version's, and its administrator decides.  OSError: the folder cannot be used.  An image that is `trusted`,
+    because this process wrote it a moment ago, is not looked through first.
     """
     os.makedirs(folder, 0o700, exist_ok=True)
     names = os.listdir(folder)
     if not names:
         return Image.create(folder, ours)
-    if trouble := _look(folder) if "store" in names else "its store is missing":
+    if trouble := "its store is missing" if "store" not in names else "" if trusted else _look(folder):
         say(f"the image is damaged ({trouble}): set aside as {set_aside(folder)}, beginning with an empty store")
         return Image.create(folder, ours)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,6 @@ def test_flags_of_old_scripts_are_accepted_and_change_nothing(capsys: Capture, f
         (["--loop=trio"], '--loop: [daemon] loop: "trio" is not "auto" or "uvloop" or "asyncio"'),
         (["--log-level=loud"], None),
         (["--log-format=xml"], None),
-        (["-U"], "-U/--live-update: live update is not offered by this version; a new store would start empty"),
         (["--config=/nonexistent"], "/nonexistent: cannot read the configuration: No such file or directory"),
         (["--config=/"], "/: cannot read the configuration: Is a directory"),
     ],
@@ -188,7 +188,7 @@ def test_help_lists_every_flag_that_means_something(capsys: Capture) -> None:
     assert main(["-H"]) == main(["--help"]) == 0
     out = capsys.readouterr().out
     for flag in FLAGS:
-        assert (f"--{flag.name}" in out) == bool(flag.text)
+        assert (re.search(rf"--{flag.name}(?![a-z-])", out) is not None) == bool(flag.text)
 
 
 def test_version(capsys: Capture) -> None:

@@ -47,8 +47,8 @@ class Scene:
         self.host: Final = host
         self.folder: Final = host.folder
         self.hypervisor: Final = stack.enter_context(Guests(host.env["SIMXEN_DIR"]))
-        self.tool: Final = stack.enter_context(Peer(host.socket))
-        self.client: Final = stack.enter_context(Peer(host.socket))
+        self.tool = stack.enter_context(Peer(host.socket))
+        self.client = stack.enter_context(Peer(host.socket))
         self.guests: Final = [self._guest(domid) for domid in range(1, guests + 1)]
         self.writes = 0
 

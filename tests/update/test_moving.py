@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from fastxs.hypervisor.host import BINARIES, Host, available, scratch
+from fastxs.hypervisor.simxen import LIBRARY
 from tests.conversations.speak import OK, nul
 from tests.support.ring import FEATURES
-from tests.support.wire import Op
+from tests.support.wire import Op, Peer
 from tests.update.scene import Scene, environment, scene
 
 pytestmark = pytest.mark.skipif(
@@ -64,3 +65,21 @@ def test_c_that_cannot_start(host: Scene) -> None:
     assert host.update(host.good(), arguments=ARGUMENTS) == OK
     assert host.update(Path("/bin/true")) == b"The new program failed, the old one is back.\0"
     host.work()
+
+
+def test_killed_in_between(host: Scene) -> None:
+    """C, fastxs, kill -9, fastxs, C: guests lose nothing; the clients of the socket have nobody who keeps them here."""
+    assert host.update(host.good(), arguments=ARGUMENTS) == OK
+    asked = [guest.send(Op.READ, b"data\0") for guest in host.guests]
+    host.host.kill()
+    with Host("fastxs", host.folder, env={**environment(), "LD_PRELOAD": str(LIBRARY)}) as again:
+        for guest, req_id in zip(host.guests, asked, strict=True):
+            assert guest.reply(req_id).payload == str(host.writes).encode()
+        host.tool.close()
+        host.client.close()
+        host.tool, host.client = Peer(again.socket), Peer(again.socket)
+        with host.tool, host.client:
+            host.work()
+            assert host.update(BINARIES["c"], arguments="-N") == OK
+            host.work()
+        host.hypervisor.close()
