@@ -83,3 +83,22 @@ def test_killed_in_between(host: Scene) -> None:
             assert host.update(BINARIES["c"], arguments="-N") == OK
             host.work()
         host.hypervisor.close()
+
+
+def test_from_oxenstored() -> None:
+    """It says BUSY until its successor, asked once more, says OK."""
+    if reason := available("ox"):
+        pytest.skip(reason)
+    folder = scratch()
+    try:
+        with scene(Host("ox", folder, env=environment())) as host:
+            assert host.control("-f", str(host.good())).payload == OK
+            assert host.control("-c", "--sim").payload == OK
+            answers = [b"BUSY"]
+            while answers[-1] == b"BUSY" and len(answers) < 20:
+                answers.append(host.control("-s", "-t", "5").payload)
+            assert answers[-1] == OK
+            assert host.control("-s").payload == b"Not in live-update session.\0"
+            host.work()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
