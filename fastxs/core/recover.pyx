@@ -177,9 +177,14 @@ cdef int read_conn(Recovery *r, uint64_t id, const char *value, uint32_t len) no
     if len != sizeof(c) or id >= 1 << 20:
         return EBADMSG
     memcpy(&c, value, sizeof(c))
-    if c.domid >= DOMIDS or (c.kind != KIND_RING and c.kind != KIND_SOCKET) \
-            or (c.kind == KIND_RING and r.s.domain[c.domid] == NULL):
+    if c.domid >= DOMIDS or (c.kind != KIND_RING and c.kind != KIND_SOCKET):
         return EBADMSG
+    if c.kind == KIND_RING and r.s.domain[c.domid] == NULL:
+        # The domain went with the last turn, its connection would have gone with the next one.
+        r.s.restoring = False
+        journal_drop(r.s, J_CONN, id)
+        r.s.restoring = True
+        return 0
     conn = conn_restore(r.s, <uint32_t>id, &c)
     if conn == NULL:
         return ENOSPC
