@@ -27,6 +27,9 @@ __all__ = ["FLAGS", "Flag", "main"]
 OK, FAILED, USAGE = 0, 1, 2
 """Exit statuses: fine or asked to stop; could not start; a wrong flag or configuration."""
 
+RUNNING_TIMEOUT_S: Final = 10.0
+"""How long `--unless-running` waits for an answer: a daemon that runs may just be starting again."""
+
 PATH_MAX_CAP: Final = 2048
 """xenstored takes any `-M` and goes no higher than this."""
 
@@ -132,6 +135,7 @@ FLAGS: Final = (
     Flag("U", "live-update", "", "take over from the daemon that this process was", _nothing),
     Flag("H", "help", "", "print this", _nothing),
     Flag("", "version", "", "print the version", _nothing),
+    Flag("", "unless-running", "", "for start scripts: nothing to do, and fine, where a daemon answers", _nothing),
     Flag("", "config", "FILE", "read this TOML file first; flags and environment are stronger", _nothing),
     Flag("", "check-config", "", "print the configuration that would be used, as TOML", _nothing),
     Flag("", "socket", "FILE", "listen there", _path("daemon", "socket")),
@@ -242,8 +246,11 @@ def _run(argv: Sequence[str]) -> int:
         return OK
     over = "live-update" in asked or asked >= {"live", "restart"}
     if config.daemon.fork and "kept" not in asked and not over:
+        from fastxs.daemon.claims import answers
         from fastxs.daemon.kept import in_background
 
+        if "unless-running" in asked and answers(config.daemon.socket_path, RUNNING_TIMEOUT_S):
+            return OK
         in_background(config, _from_anywhere(flags))
     from fastxs.daemon.lifecycle import serve
 

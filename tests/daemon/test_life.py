@@ -120,6 +120,15 @@ def test_a_second_instance_with_the_same_pid_file_refuses_too(fastxsd: Fastxsd) 
     assert fastxsd.pid_file.read_text() == f"{first.pid}\n"
 
 
+def test_a_start_script_may_start_what_runs_already(fastxsd: Fastxsd) -> None:
+    """Debian's /etc/init.d/xen does, after its `stop` has stopped xenconsoled alone."""
+    assert fastxsd.run("--unless-running", "-F", fastxsd.pid_file).returncode == 0
+    keeper = fastxsd.pid_file.read_text()
+    done = fastxsd.run("--unless-running", "-F", fastxsd.pid_file)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fastxsd.pid_file.read_text() == keeper and fastxsd.answers()
+
+
 def test_a_socket_that_somebody_else_serves_is_not_stolen(fastxsd: Fastxsd) -> None:
     """C xenstored holds no lock that a second instance could see; its socket answers, that is enough."""
     with socket.socket(socket.AF_UNIX) as other:
