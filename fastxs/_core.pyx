@@ -152,10 +152,25 @@ cdef class Engine:
             error = self.join_dom0()
         s.now_ns = now()
         if not error and s.image != NULL:
-            turn(s)                             # the image has it all before anybody is served
+            self.commit()                       # the image has it all before anybody is served
             if s.fatal:
                 error = EIO
         return error
+
+    cdef void commit(self) noexcept:
+        """A turn that serves nobody: who answers CONTROL is not ready before this Engine is."""
+        cdef Store *s = self.s
+        cdef Conn *first = s.ready_first
+        cdef Conn *last = s.ready_last
+        s.ready_first = s.ready_last = NULL
+        turn(s)
+        if first != NULL:
+            if s.ready_last != NULL:
+                s.ready_last.ready_next = first
+            else:
+                s.ready_first = first
+            s.ready_last = last
+        plane_wake(s)
 
     cdef int recover(self, list sockets) except -1:
         """What the image holds; `sockets` are descriptors of clients that outlived the last process."""
