@@ -137,6 +137,7 @@ SX_API int xenevtchn_bind_interdomain(handle *h, uint32_t domid, uint32_t rport)
         errno = EINVAL;                 /* not offered, or bound to somebody */
     else if ((port = new_port(h, SX_INTER, domid, rport))) {
         d->lport = port;
+        d->gpend = 0;                   /* who was bound before may have died while he told the guest */
         sx_deliver(&shim, port);        /* the guest may have called before */
     }
     sx_unlock(&shim);
