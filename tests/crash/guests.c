@@ -11,8 +11,8 @@
  * neighbour writes, one event for each write.  The daemon may die and come
  * back at any time meanwhile.
  *
- * On standard input: `g` the domains are introduced, begin; `k` a kill follows,
- * so open transactions may fail from now on; `a` print `alive` when each has
+ * On standard input: `g` the domains are introduced, begin; `k` the daemon
+ * is dead, so open transactions may fail from now on; `a` print `alive` when each has
  * got one more answer; `f` the file system fills up, so what needs room may be
  * refused, `r` there is room again; `q` end.  Then what the store must hold is
  * in FILE, and one line of JSON on standard output.  The domains are there until

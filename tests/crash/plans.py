@@ -50,8 +50,8 @@ def random_kills(folder: Path, guests: int, kills: int, seed: int, say: Say = la
                 played.are_alive()
             else:
                 time.sleep(0.3 * chance.random())
-            played.tell("k")
             them.kill()
+            played.tell("k")
             while not them.again(die_after_s=0.5 * chance.random() if chance.random() < 0.15 else None):
                 played.tell("k")
                 early += 1
@@ -71,18 +71,18 @@ def named_points(
             for point in points:
                 often = point not in ("received", "sent", "recovered")  # sockets are rare here
                 count = chance.choice((1, 2, 3, chance.randrange(1, 30), chance.randrange(1, 300))) if often else 1
-                played.tell("k")
                 them.kill()
+                played.tell("k")
                 if not them.again(f"{point}:{count}") or them.wait_for_end(10):
                     ended[point] += 1
                 if chance.random() < 0.3:
-                    played.tell("k")
                     them.kill()
+                    played.tell("k")
                     them.again()
                     played.are_alive()
             say(f"round {n + 1} of {rounds}")
-        played.tell("k")
         them.kill()
+        played.tell("k")
         them.again()
         return _end(them, played, points=dict(ended))
 
@@ -105,8 +105,8 @@ def kept_sockets(folder: Path, clients: int, kills: int, seed: int, say: Say = l
                 played.are_alive()
             else:
                 time.sleep(0.3 * chance.random())
-            played.tell("k")
             os.kill(_child(host.pid), signal.SIGKILL)
+            played.tell("k")
             with Peer(host.socket) as peer:
                 peer.call(Op.READ, b"/\0")  # until the next one answers
             if n % 50 == 49:
@@ -157,8 +157,8 @@ def full_disk(
                 time.sleep(0.02)
             played.are_alive()
             if restarts and n % 2:
-                played.tell("k")
                 them.kill()
+                played.tell("k")
                 them.again()
                 played.are_alive()
             ballast.unlink()
