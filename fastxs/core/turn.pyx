@@ -115,7 +115,7 @@ cdef enum:
     BATCH = 64                  # and else: what was served first need not wait for thousands
     POLL_PORTS = 256            # more rings than that are always busy somewhere
     POLL_LOOKS = 8000           # at rings, before the ports are unmasked: some ten microseconds
-    POLL_TRY = 32               # turns without a look, after looking was in vain
+    POLL_TRY = 4                # turns without a look, after looking was in vain
     KEEP_JOURNAL = 1 << 20      # a larger one is not kept
     RECLAIM_TURN = 1024         # nodes that were removed, given back at a turn's end
     DEAF_NS = 100000000         # then try again to accept
