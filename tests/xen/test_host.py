@@ -29,7 +29,8 @@ class Boot(NamedTuple):
 COMPARED: Final = ("start-direct", "smoke")
 
 BOOTS: Final = {
-    "fastxs": Boot("fastxs", COMPARED),
+    "fastxs": Boot("fastxs", (*COMPARED, "many", "sharing", "console", "saverestore")),
+    "devices": Boot("fastxs", ("start-direct", "test-xenstore", "block", "network", "pvh", "ends")),
     "c": Boot("c", COMPARED),
 }
 
