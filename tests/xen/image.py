@@ -36,7 +36,14 @@ DOM0_TOOLS: Final = tuple(
     for name in ("xl", "libxl-save-helper", "lsevtchn", "test-xenstore", "xen-init-dom0", "xenconsole", "xenconsoled",
                  "xenstore-control", "xenstored", "oxenstored")
 )  # fmt: skip
-SCRIPT_TOOLS: Final = ("/bin/bash", "/sbin/start-stop-daemon", "/usr/bin/choom", "/usr/bin/flock", "/usr/bin/prlimit")
+SCRIPT_TOOLS: Final = (
+    "/bin/dash",
+    "/bin/bash",
+    "/sbin/start-stop-daemon",
+    "/usr/bin/choom",
+    "/usr/bin/flock",
+    "/usr/bin/prlimit",
+)
 """What Xen's and Debian's own scripts call, beyond what busybox has."""
 SCRIPTS: Final = ("/etc/xen/scripts", "/etc/init.d", "/lib/lsb", "/lib/init", "/usr/lib/xen-common")
 SETTINGS: Final = ("/etc/default/xen", "/etc/xen/oxenstored.conf", "/etc/xen/xl.conf")
@@ -64,6 +71,7 @@ def write_dom0(parts: Parts, file: Path) -> None:
         image.tree(folder)
     for path in SETTINGS:
         image.copy(path)
+    image.link("/bin/sh", "dash")  # busybox's would run its own start-stop-daemon, whatever PATH says
     image.link("/usr/sbin/xl", f"{XEN_BIN}/xl")
     image.copy(parts.kernel, "/boot/vmlinux")
     image.data("/boot/guest.cpio.gz", gzip.compress(_guest(parts), 1))

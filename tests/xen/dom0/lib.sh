@@ -7,9 +7,8 @@ say() { echo "T+$(cut -d' ' -f1 /proc/uptime) $*"; }
 fail() { # say what there is to see, and end the scenario
 	say "FAIL $*"
 	xl list
-	xenstore-ls -fp | tail -n 120
-	tail -n 30 /var/log/xen/console/*.log /var/log/xen/xl-*.log /var/log/xen/xen-hotplug.log 2>/dev/null
-	tail -n 30 /var/log/xen/fastxs.log
+	timeout 10 xenstore-ls -sfp | tail -n 120
+	tail -n 30 /var/log/xen/console/*.log /var/log/xen/*.log
 	xl dmesg | tail -n 10
 	exit 1
 }

@@ -7,6 +7,9 @@ ox) STORE=/usr/lib/xen-4.17/bin/oxenstored STORE_ARGS= ;;
 esac
 
 PID_FILE=/run/xenstore.pid
+[ ! -e /run/xen/xenstored.pid ] || PID_FILE=/run/xen/xenstored.pid # launch-xenstore's
+
+daemon() { pidof fastxsd || cat $PID_FILE; } # fastxs's pid file names its keeper
 
 answers() { xenstore-read -s / >/dev/null 2>&1; }
 
