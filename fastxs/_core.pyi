@@ -94,7 +94,7 @@ class Engine:
         """And all bytes that wait for that peer (replies and events), which are thereby delivered."""
     def disconnect(self, conn_id: int) -> None: ...
     def connections(self) -> list[dict[str, int | str]]:
-        """id, kind (`socket`, `ring`, `memory`), domid, fd, watches, transactions, out_bytes, in_bytes, port of a ring."""
+        """id, kind (`socket`, `ring`, `memory`), domid, fd, watches, transactions, out_bytes, in_bytes, port."""
     def connected(self, conn_id: int) -> bool: ...
     # -- before a live update -------------------------------------------------------------------
     def asked(self) -> tuple[int, int]:
