@@ -11,6 +11,6 @@ PID_FILE=/run/xenstore.pid
 
 daemon() { pidof fastxsd || cat $PID_FILE; } # fastxs's pid file names its keeper
 
-answers() { xenstore-read -s / >/dev/null 2>&1; }
+answers() { timeout 5 xenstore-read -s / >/dev/null 2>&1; } # it asks the kernel, and hangs, where nobody listens
 
 start_consoles() { xenconsoled --pid-file /run/xenconsoled.pid --log=guest --log-dir=/var/log/xen/console; }
