@@ -671,20 +671,25 @@ cdef void conn_gone(Store *s, Conn *conn) noexcept nogil:
 
 # ---- polling ------------------------------------------------------------------------------------------------
 
-cdef bint look_again(Store *s) noexcept nogil:
-    """Who of those whose ports are still masked has put in more?  A read of memory each."""
+cdef int look_again(Store *s) noexcept nogil:
+    """Who of those whose ports are still masked has put in more?  A read of memory each; how many have.
+
+    -1: a port among them is wanted now.  It tells of deaths, or its peer is not served whatever lies in its page.
+    """
     cdef Conn *conn
     cdef uint32_t i, port
-    cdef bint found = False
+    cdef int found = 0
     for i in range(s.port_count):
         port = s.ports[i]
         if port >= s.port_cap or s.port_conn[port] == 0:
-            continue
+            return -1
         conn = s.conn[s.port_conn[port] - 1]
-        if conn.page != NULL and ring_readable(<Page *>conn.page, conn.req_cons):
+        if conn.page == NULL or conn.flags & (CONN_DEAD | CONN_FULL | CONN_IGNORED | CONN_WAITS):
+            return -1
+        if ring_readable(<Page *>conn.page, conn.req_cons):
             conn.flags |= CONN_MORE
             mark_ready(s, conn)
-            found = True
+            found += 1
     return found
 
 
@@ -696,6 +701,7 @@ cdef bint polls(Store *s) noexcept nogil:
     given up, and tried once in a while.
     """
     cdef uint32_t left = s.poll_budget
+    cdef int found
     if s.port_count < 2 or s.port_count > POLL_PORTS:
         return False
     if left == 0:
@@ -704,9 +710,11 @@ cdef bint polls(Store *s) noexcept nogil:
             return False
         left = POLL_LOOKS
     while left > s.port_count:
-        if look_again(s):
+        found = look_again(s)
+        if found > 0:
             s.poll_budget = POLL_LOOKS
-            return True
+        if found:
+            return found > 0
         left -= s.port_count
     s.poll_budget = s.poll_budget // 2 if s.poll_budget > POLL_LOOKS // 4 else 0
     return False

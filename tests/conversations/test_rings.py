@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
@@ -466,6 +466,61 @@ def test_who_was_not_offered_to_reconnect_cannot(scene: Inside) -> None:
     ring.words[CONNECTION] = 1
     assert guest.read("/local") == "EACCES"
     assert ring.words[CONNECTION] == 1
+
+
+# -- event channels that stay masked -------------------------------------------------------------------------------
+
+LOOKS: Final = 32
+"""The daemon looks at busy rings again before it unmasks their ports, but not in each turn (core/turn.pyx, polls)."""
+
+
+def has_broken_the_rules(guest: Guest) -> None:
+    guest.ring.words[REQ_PROD] = guest.ring.words[REQ_CONS] + RING + 1
+    guest.ring.notify()
+    guest.scene.look()
+    assert guest.error == INDEX
+
+
+def takes_no_replies(guest: Guest) -> None:
+    assert guest.write("x", b"v" * 1000) == OK
+    for _ in range(4):
+        guest.ring.put(pack(Op.READ, nul("x")) * 40)
+        guest.says(b"")
+    assert guest.ring.words[REQ_PROD] != guest.ring.words[REQ_CONS]
+
+
+@pytest.mark.parametrize("state", [has_broken_the_rules, takes_no_replies])
+def test_deaths_are_told_beside_a_page_that_always_seems_to_hold_requests(
+    guest: Guest, scene: Inside, state: Callable[[Guest], None]
+) -> None:
+    """Its requests are not served now: to look for them again and again would keep the others' ports masked."""
+    scene.dom0.quietly_watch("@releaseDomain", "t", 1)
+    state(guest)
+    for domid in range(2, 2 + LOOKS):
+        scene.guest(domid)
+    for domid in range(2, 2 + LOOKS):
+        guest.ring.notify()
+        scene.guests.kill(domid)
+        scene.look()
+        assert scene.dom0.events() == [(f"@releaseDomain/{domid}", "t")]
+
+
+def test_deaths_are_told_beside_guests_that_are_always_busy(guest: Guest, scene: Inside) -> None:
+    """Death's own event channel is never kept masked."""
+    scene.dom0.quietly_watch("@releaseDomain", "t", 1)
+    other = Guest(scene, 2)
+    for domid in range(3, 3 + LOOKS):
+        scene.guest(domid)
+    for domid in range(3, 3 + LOOKS):
+        for busy in (guest, other):
+            for i in range(RING // HEADER.size):
+                busy.ring.put(pack(Op.READ, b"", i))
+            busy.ring.notify()
+        scene.guests.kill(domid)
+        scene.look()
+        assert scene.dom0.events() == [(f"@releaseDomain/{domid}", "t")]
+        for busy in (guest, other):
+            busy.ring.get()
 
 
 # -- quota outstanding -----------------------------------------------------------------------------------------
