@@ -32,6 +32,8 @@ LAST_DOMID: Final = 32751
 PROGRESS_S: Final = 0.2
 PATIENCE_S: Final = 0.5
 """A part of the run that is over sooner shows no bar."""
+LAST_WORDS_S: Final = 1
+"""After a failure: a daemon that it was the end of is gone by then."""
 
 PHASES: Final = {"arrive": "guests come", "work": "guests work", "leave": "guests go"}
 
@@ -165,6 +167,8 @@ def sim(
             before_ns = host.cpu_ns() if host else 0
             report = {"daemon": str(daemon), **_play(command, env, folder)}
             if host is not None:
+                if report["failures"]:
+                    host.ends(LAST_WORDS_S)
                 report |= _seen_of(host, before_ns)
     except HostError as error:
         raise click.ClickException(str(error)) from None

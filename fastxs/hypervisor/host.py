@@ -4,6 +4,7 @@ Owns how fastxs and Debian's C xenstored and oxenstored are started, watched and
 nothing of what is asked of them, beyond one READ of `/` to learn that they answer.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -199,6 +200,13 @@ class Host:
     def ended(self) -> int | None:
         """The status of a daemon that ended by itself; None: it runs, or none was started."""
         return self._process.poll() if self._process else None
+
+    def ends(self, timeout_s: float) -> int | None:
+        """The same, of one that may be about to end: its connections close a moment before the process is gone."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process:
+                self._process.wait(timeout_s)
+        return self.ended
 
     def cpu_ns(self) -> int:
         """CPU time of all its threads that live, in ns (the scheduler's own account)."""

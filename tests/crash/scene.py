@@ -18,7 +18,6 @@ import struct
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -260,10 +259,7 @@ class Lives:
 
     def wait_for_end(self, timeout_s: float) -> bool:
         """Whether it died by itself."""
-        deadline = time.monotonic() + timeout_s
-        while self.host.ended is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        return self.host.ended is not None
+        return self.host.ends(timeout_s) is not None
 
     def close(self) -> None:
         self.host.close()
