@@ -32,7 +32,7 @@
 
 #define PORT        2u                  /* what every guest offers */
 #define KEYS        12u                 /* k/0 ..: written, removed, made */
-#define NEWS        64u                 /* news/0 ..: by turns, so that no two events that wait are equal */
+#define NEWS        64u                 /* news/0 .., as own/0 ..: by turns, so that no two events that wait are equal */
 #define AHEAD       48u                 /* of the neighbour, at most */
 #define HOARD       64u                 /* hoard/0 .., large, while the file system is full */
 #define WIDE        30u                 /* children of wide, with long names: a list larger than the ring */
@@ -70,7 +70,7 @@ struct peer {
     uint32_t answer_type, answer_len;
     struct value before;                /* of the value that is being written */
     struct value hoard[HOARD], keys[KEYS], own[KEYS], news[NEWS], pair[2];
-    unsigned written, seen;             /* of its news; of its neighbour's */
+    unsigned written_own, written, seen;    /* of its news; of its neighbour's */
     int heard, looks_again, watches_own;
 };
 
@@ -503,7 +503,7 @@ static void __attribute__((format(printf, 2, 3))) owe_event(struct peer *g, cons
 /* Each write makes one event, before its answer. */
 static void own_events(struct peer *g)
 {
-    unsigned k = any(g, KEYS);
+    unsigned k;
 
     if (!any(g, 12)) {
         g->watches_own = !g->watches_own;
@@ -516,6 +516,7 @@ static void own_events(struct peer *g)
         must_fail(g, g->watches_own ? WATCH : UNWATCH, g->watches_own ? "EEXIST" : "ENOENT");
         return;
     }
+    k = ++g->written_own % KEYS;
     next_value(g, &g->own[k], any(g, 40));
     if (g->watches_own)
         owe_event(g, "~own/%u|own|", k);

@@ -184,8 +184,11 @@ def walk(peer: Peer, root: bytes) -> Iterator[tuple[bytes, bytes]]:
             yield path, peer.reply(value).payload
 
 
-def compare(host: Host, guests: Guests, figures: Mapping[str, Any]) -> int:
-    """The store holds what the guests wrote, no more and no less, and is sound; how many nodes.  WrongError."""
+def compare(host: Host, guests: Guests, figures: Mapping[str, Any], *, checks: bool = True) -> int:
+    """The store holds what the guests wrote, no more and no less, and is sound; how many nodes.  WrongError.
+
+    `checks`: the daemon, asked to check its store, says in its log what it finds, which C xenstored does not.
+    """
     book = read_book(guests.book)
     faults: list[str] = []
     with Peer(host.socket) as peer:
@@ -205,7 +208,7 @@ def compare(host: Host, guests: Guests, figures: Mapping[str, Any]) -> int:
             ):  # who is lost may have had his answer
                 faults.append(f"counter {i}: {commits} commits, found {found[b'/shared/%d' % i]!r}")
         peer.call(Op.CONTROL, b"check\0")  # answers OK whatever it finds, as C's
-        if '"faults": 0, "event": "store checked"' not in host.stderr():
+        if checks and '"faults": 0, "event": "store checked"' not in host.stderr():
             faults.append(f"check: {host.stderr()}")
     if faults:
         raise WrongError("\n".join(faults[:20]))

@@ -74,16 +74,10 @@ class Scene:
     # -- programs -----------------------------------------------------------------------------------
 
     def good(self) -> Path:
-        return self._program("fastxsd", GOOD)
+        return installed(self.folder)
 
     def bad(self, then: str) -> Path:
-        return self._program("bad", BAD.replace("{then}", then))
-
-    def _program(self, name: str, text: str) -> Path:
-        path = self.folder / name
-        path.write_text(text.format(python=sys.executable))
-        path.chmod(0o755)
-        return path
+        return _program(self.folder / "bad", BAD.replace("{then}", then))
 
     # -- updates ------------------------------------------------------------------------------------
 
@@ -118,11 +112,22 @@ class Scene:
         assert self.client.call(Op.READ, b"/local/domain/1/data\0").payload == value
 
 
+def installed(folder: Path) -> Path:
+    """fastxsd, as a command in that folder."""
+    return _program(folder / "fastxsd", GOOD)
+
+
+def _program(path: Path, text: str) -> Path:
+    path.write_text(text.format(python=sys.executable))
+    path.chmod(0o755)
+    return path
+
+
 @contextmanager
 def scene(host: Host, guests: int = 3) -> Iterator[Scene]:
     """`host`'s daemon is started for the block; whatever it becomes ends with it."""
     with ExitStack() as stack:
-        stack.callback(_end_all, host)
+        stack.callback(end_all, host)
         host.start(30)
         stack.callback(host.close)
         yield Scene(host, stack, guests)
@@ -133,7 +138,7 @@ def environment() -> dict[str, str]:
     return {"PYTHONPATH": ROOT}
 
 
-def _end_all(host: Host) -> None:
+def end_all(host: Host) -> None:
     """The daemon's pid changes when a guardian serves on: it is found by what only it has in its environment."""
     mark = f"XENSTORED_RUNDIR={host.rundir}".encode()
     for process in Path("/proc").iterdir():

@@ -13,6 +13,7 @@ from fastxs.hypervisor.simxen import LIBRARY
 from tests.conversations.speak import OK, nul
 from tests.support.ring import FEATURES
 from tests.support.wire import Op, Peer
+from tests.update.run import moves
 from tests.update.scene import Scene, environment, scene
 
 pytestmark = pytest.mark.skipif(
@@ -83,6 +84,18 @@ def test_killed_in_between(host: Scene) -> None:
             assert host.update(BINARIES["c"], arguments="-N") == OK
             host.work()
         host.hypervisor.close()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_under_load() -> None:
+    """A short `python -m tests.update.run`."""
+    folder = scratch()
+    try:
+        figures = moves(folder, guests=20, times=1, seed=1)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert figures["answers"] == figures["requests"] > 100
+    assert figures["look_again"] == 0  # no event was lost, and none came twice
 
 
 def test_from_oxenstored() -> None:
