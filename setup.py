@@ -1,9 +1,10 @@
 """How the compiled half of fastxs is built; what the project is says pyproject.toml.
 
-Every fastxs/**/*.pyx becomes an extension module of its own (its .pxd is its face), and the pretend
-hypervisor in fastxs/hypervisor/simxen is compiled beside them.  Cython's C files go to build/, never
-next to the sources.  FASTXS_CHECKED=1 makes the checked build (bounds checks, FASTXS_DEBUG): it is
-never in place, because it must not lie under the release's name, but in build/checked/lib.
+Every fastxs/**/*.pyx becomes an extension module of its own (its .pxd is its face); the pretend
+hypervisor in fastxs/hypervisor/simxen and the load generator in fastxs/bench/load are compiled
+beside them.  Cython's C files go to build/, never next to the sources.  FASTXS_CHECKED=1
+makes the checked build (bounds checks, FASTXS_DEBUG): it is never in place, because it must not lie
+under the release's name, but in build/checked/lib.
 """
 
 import os
@@ -38,10 +39,10 @@ C_FLAGS = ["-O2", "-g", "-fno-omit-frame-pointer", "-Wall", "-Wno-unused-functio
 
 
 class BuildExt(build_ext):
-    """Extension modules, and simxen in its folder: what runs in place needs both."""
+    """Extension modules, and the C programs in their folders: what runs in place needs both."""
 
     def run(self) -> None:
-        build_simxen()
+        build_programs()
         sources = c_sources(self.extensions)
         for extension in self.extensions:
             extension.sources = sources[extension.name]
@@ -51,15 +52,16 @@ class BuildExt(build_ext):
 
 
 class BuildPy(build_py):
-    """Copies packages; simxen must be there before its artefacts can be copied as package data."""
+    """Copies packages; the C programs must be there before they can be copied as package data."""
 
     def run(self) -> None:
-        build_simxen()
+        build_programs()
         super().run()
 
 
-def build_simxen() -> None:
-    runpy.run_path("fastxs/hypervisor/simxen/build.py")["build"]()
+def build_programs() -> None:
+    for folder in ("fastxs/hypervisor/simxen", "fastxs/bench/load"):
+        runpy.run_path(f"{folder}/build.py")["build"]()
 
 
 def modules() -> list[Extension]:

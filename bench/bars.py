@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.figures import CONFIDENCE, Figure, Once, interval, summarise
-from bench.harness import (
+from fastxs.bench.figures import CONFIDENCE, Figure, Once, interval, summarise
+from fastxs.bench.harness import (
     EMPTY,
     Kind,
     Load,
@@ -43,7 +43,6 @@ from bench.harness import (
     single,
     versus,
 )
-from bench.load.build import BuildError
 from fastxs.hypervisor import host
 
 __all__ = ["BARS", "Bar", "Outcome", "main", "measure", "select"]
@@ -251,7 +250,7 @@ def measure(bar: Bar, stage: Stage, pairs: int) -> Outcome:
     try:
         once = bar.prepare(stage)
         return Outcome(bar, summarise([once() for _ in range(min(pairs, bar.most or pairs))]))
-    except (LoadError, BuildError, host.HostError) as e:
+    except (LoadError, host.HostError) as e:
         stage.forget()
         return Outcome(bar, None, str(e))
 

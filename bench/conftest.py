@@ -10,8 +10,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.bars import Bar
-from bench.figures import Figure, Once, Reading, summarise
-from bench.harness import Stage
+from fastxs.bench.figures import Figure, Once, Reading, summarise
+from fastxs.bench.harness import Stage
 from fastxs.hypervisor import host
 
 Judge = Callable[[Bar], Figure]

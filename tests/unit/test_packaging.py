@@ -35,6 +35,11 @@ def test_the_package_brings_the_pretend_hypervisor() -> None:
     assert {"libxenevtchn.so.1", "libxengnttab.so.1"} <= {soname.name for soname in (simxen / "stub").iterdir()}
 
 
+def test_the_package_brings_the_load_generator() -> None:
+    load = Path(str(resources.files("fastxs"))) / "bench" / "load"
+    assert all(stat.S_IXUSR & (load / program).stat().st_mode for program in ("xsload", "xsecho"))
+
+
 def test_the_commands_are_installed() -> None:
     commands = metadata.distribution("fastxs").entry_points.select(group="console_scripts")
     scripts = {script.name: script.value for script in commands}

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,9 @@ SONAMES: Final = (
     "libxenctrl.so.4.17",
     "libxenmanage.so.1",
 )
-TARGETS: Final = {
+Targets = Mapping[str, tuple[Sequence[str], Sequence[str], Sequence[str]]]
+"""Result -> its sources, and the compiler's options before and after them."""
+TARGETS: Final[Targets] = {
     "libsimxen.so": (
         ("shim.c", "evtchn.c", "pages.c", "domains.c", "preload.c", "guest.c", "state.c"),
         ("-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-soname,libsimxen.so"),
@@ -41,25 +44,32 @@ HEADERS: Final = ("simxen.h", "shim.h", "simguest.h", "xen.h")
 
 
 def build(outdir: Path | None = None, cc: str | None = None) -> Path:
-    """Bring libsimxen.so, simguest and stub/ in `outdir` (default: this folder) up to date; the folder.
+    """Bring libsimxen.so, simguest and stub/ in `outdir` (default: this folder) up to date; the folder.  As `make`."""
+    return make(TARGETS, HERE, HEADERS, outdir, cc)
+
+
+def make(
+    targets: Targets, here: Path, headers: Sequence[str], outdir: Path | None = None, cc: str | None = None
+) -> Path:
+    """Bring the targets in `outdir` (default: `here`, where sources and headers are) up to date; the folder.
 
     `cc` is a command line, default $CC or `cc`.  Raises OSError if there is no such compiler and
     subprocess.CalledProcessError (after the compiler's own words on stderr) if it fails.  Two builds
     at a time do not disturb each other.
     """
-    out = HERE if outdir is None else Path(outdir)
+    out = here if outdir is None else Path(outdir)
     out.mkdir(parents=True, exist_ok=True)
     compiler = shlex.split(cc or os.environ.get("CC") or "cc")
-    for name, (sources, before, after) in TARGETS.items():
+    for name, (sources, before, after) in targets.items():
         target = out / name
         target.parent.mkdir(exist_ok=True)
-        inputs = [HERE / source for source in sources]
+        inputs = [here / source for source in sources]
         if (
             target.exists()
             and not target.is_symlink()  # as stub/ had them once
             and all(
                 path.stat().st_mtime <= target.stat().st_mtime
-                for path in [*inputs, *(HERE / header for header in HEADERS), Path(__file__)]
+                for path in [*inputs, *(here / header for header in headers), Path(__file__)]
             )
         ):
             continue

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.harness import Load, LoadError, drive
+from fastxs.bench.harness import Load, LoadError, drive
 
 HEADER = struct.Struct("=IIII")
 DIRECTORY, READ, START, END, EVENT, ERROR = 1, 2, 6, 7, 15, 16

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bench.bars import BARS, Outcome, main, select
-from bench.figures import Reading, interval, summarise
-from bench.harness import Echo, Hold, Load, LoadError, Situation, Stage, drive, lives
-from bench.load.build import PROGRAMS, binary
+from fastxs.bench.figures import Reading, interval, summarise
+from fastxs.bench.harness import Echo, Hold, Load, LoadError, Situation, Stage, drive, lives
+from fastxs.bench.load import XSLOAD, build
 from fastxs.hypervisor import host
 
 CPU = 0
@@ -27,10 +27,9 @@ def echo(tmp_path: Path) -> Iterator[Echo]:
     server.close()
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_compiles_only_when_the_source_is_newer(program: str) -> None:
-    first = binary(program).stat().st_mtime_ns
-    assert binary(program).stat().st_mtime_ns == first
+def test_a_build_is_two_programs(tmp_path: Path) -> None:
+    build.build(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["xsecho", "xsload"]
 
 
 def test_ten_values_have_the_second_and_the_ninth() -> None:
@@ -156,7 +155,7 @@ def test_a_smaller_situation_keeps_a_few() -> None:
 
 
 def test_usage_is_refused_with_one_line() -> None:
-    command = [str(binary("xsload")), "--socket", "/nowhere", "--workload", "sing"]
+    command = [str(XSLOAD), "--socket", "/nowhere", "--workload", "sing"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "xsload: --workload sing: there is no such one\n"

@@ -1,7 +1,7 @@
 """Daemons side by side: start them, load them in turn, compare what the kernel says they used.
 
 Owns: pinning, situations (idle connections, guests, watches, many nodes), interleaved pairs.  Refuses to know: which
-bars there are and their limits (bars.py), how a daemon is started (fastxs.hypervisor.host), what goes over sockets and
+scenarios and bars there are, how a daemon is started (fastxs.hypervisor.host), what goes over sockets and
 rings (load/xsload.c, and simguest for whole lives of domains).
 
 A pair is one run against the subject and one against its rival, right after each other, so that what else the machine
@@ -23,8 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from bench.figures import Once, Reading
-from bench.load.build import binary
+from fastxs.bench.figures import Once, Reading
+from fastxs.bench.load import XSECHO, XSLOAD
 from fastxs.hypervisor import host, simxen
 
 __all__ = [
@@ -202,7 +202,7 @@ class Echo:
         folder.mkdir(parents=True, exist_ok=True)
         self.socket = folder / "socket"
         self.env: Mapping[str, str] = {}
-        self._process = subprocess.Popen([binary("xsecho"), self.socket], stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen([XSECHO, self.socket], stdin=subprocess.DEVNULL)
         os.sched_setaffinity(self._process.pid, {cpu})
         deadline = time.monotonic() + 10
         while not self.socket.exists():
@@ -244,7 +244,7 @@ def _options(load: Load, cpu: int, *, of: int = 0) -> list[str]:
 
 
 def _command(server: Server, load: Load, cpu: int, *, echo: bool = False, of: int = 0) -> list[str | Path]:
-    command: list[str | Path] = [binary("xsload"), "--socket", server.socket, "--pid", str(server.pid)]
+    command: list[str | Path] = [XSLOAD, "--socket", server.socket, "--pid", str(server.pid)]
     return [*command, *_options(load, cpu, of=of), *(["--echo"] if echo else [])]
 
 
@@ -349,6 +349,8 @@ class Stage:
 
     def why_not(self, kind: Kind) -> str | None:
         """The reason why this kind cannot run here, or None."""
+        if not XSLOAD.exists():
+            return f"{XSLOAD.name} is not built (python -m fastxs.bench.load.build)"
         if kind == "echo":
             return None
         return host.available(self.daemon if kind == "daemon" else kind)

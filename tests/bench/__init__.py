@@ -1,0 +1,1 @@
+"""The comparison's own tests: answers, statistics, tables; no clock."""
