@@ -19,7 +19,8 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 import click
 
 from fastxs.cli import lines
-from fastxs.cli.sources import Source, connected, examined, kind_of, opened, progress, told
+from fastxs.cli.sources import Source, examined, kind_of, opened, progress, told
+from fastxs.cli.words import connected, shown
 from fastxs.client import daemon_socket
 from fastxs.state import Connection, Node, Nodes, Perm, Ring, StreamError, Version, what_is_lost, write
 from fastxs.storage.reader import Findings
@@ -92,9 +93,9 @@ def _walked(store: Source) -> str:
         path = node.path
         parent = path.rpartition(b"/")[0] or b"/"
         if path in seen:
-            raise StreamError(f"{store.name}: {lines.shown(path)} is there twice")
+            raise StreamError(f"{store.name}: {shown(path)} is there twice")
         if path.startswith(b"/") and path != b"/" and parent not in seen:
-            raise StreamError(f"{store.name}: {lines.shown(path)} comes before its parent, or has none")
+            raise StreamError(f"{store.name}: {shown(path)} comes before its parent, or has none")
         seen.add(path)
     state = store.state
     watches = sum(len(connection.watches) for connection in state.connections)
@@ -228,8 +229,8 @@ def _echo_change(path: bytes, before: Content | None, after: Content | None) -> 
     for sign, colour, content in (("-", "red", before), ("+", "green", after)):
         if content is not None:
             entries = " ".join(lines.entry(perm) for perm in content.perms)
-            name = lines.shown(path)[1:-1]
-            text = f"{sign} {name} = {lines.shown(content.value)}{f'  [{entries}]' if entries else ''}"
+            name = shown(path)[1:-1]
+            text = f"{sign} {name} = {shown(content.value)}{f'  [{entries}]' if entries else ''}"
             click.secho(text, fg=colour)
 
 

@@ -19,13 +19,14 @@ from __future__ import annotations
 import binascii
 import json
 import re
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final, TypeAlias
 
+from fastxs.cli.words import field, shown
 from fastxs.state import Connection, Domain, Node, Nodes, Perm, Ring, Socket, State, StreamError, Watch
 
-__all__ = ["MARK", "entry", "read", "shown", "to_line", "write"]
+__all__ = ["MARK", "entry", "read", "to_line", "write"]
 
 VERSION: Final = 1
 NAME: Final = "fastxs-dump"
@@ -33,14 +34,6 @@ MARK: Final = b'{"fastxs-dump"'
 """How a dump begins."""
 
 Line: TypeAlias = dict[str, Any]
-
-
-def shown(raw: bytes) -> str:
-    """For people: harmless to a terminal, and never the same for different bytes."""
-    try:
-        return json.dumps(raw.decode())
-    except UnicodeDecodeError:
-        return repr(raw)
 
 
 # ---- writing -----------------------------------------------------------------------------------------------
@@ -62,19 +55,12 @@ def _encoded(line: Line) -> bytes:
 
 
 def to_line(node: Node) -> Line:
-    return {**_bytes("path", node.path), **_bytes("value", node.value), "perms": [*map(entry, node.perms)]}
+    return {**field("path", node.path), **field("value", node.value), "perms": [*map(entry, node.perms)]}
 
 
 def entry(perm: Perm) -> str:
     """As GET_PERMS has it, with what it does not tell."""
     return f"{perm.letter}{perm.domid}{' stale' if perm.stale else ''}"
-
-
-def _bytes(name: str, raw: bytes) -> Line:
-    try:
-        return {name: raw.decode()}
-    except UnicodeDecodeError:
-        return {f"{name}64": b64encode(raw).decode()}
 
 
 def _head(state: State, of: str) -> Iterator[Line]:
@@ -96,7 +82,7 @@ def _head(state: State, of: str) -> Iterator[Line]:
             yield {"connection": connection.id, "fd": peer.fd}
         for watch in connection.watches:
             depth = {} if watch.depth is None else {"depth": watch.depth}
-            what = {**_bytes("watch", watch.path), **_bytes("token", watch.token)}
+            what = {**field("watch", watch.path), **field("token", watch.token)}
             yield {**what, "connection": connection.id, **depth}
 
 

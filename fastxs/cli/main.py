@@ -1,57 +1,102 @@
 """`fastxs`: for people, at a terminal.
 
-Owns words and exit statuses; the work is done in the rooms below.  What xenstored's scripts need is in
-`fastxs.cli.fastxsd`.
+Owns the list of commands, and how each ends that is interrupted or whose reader is gone; the module that the list names
+has the command.  What xenstored's scripts need is in `fastxs.cli.fastxsd`.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from importlib import import_module
+from typing import Any, Final
 
 import click
 
 from fastxs import __version__
-from fastxs.cli.image import check, diff, dump
-from fastxs.cli.restore import restore
-from fastxs.cli.sim import sim
-from fastxs.daemon import config as configuration
 
 __all__ = ["main"]
 
+INTERRUPTED: Final = 130
+UNREAD: Final = 141
+"""Exit statuses: as a shell gives them to a program that SIGINT or SIGPIPE ended."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+COMMANDS: Final = {
+    "Nodes": {
+        "ls": "store:ls",
+        "list": "store:list_",
+        "read": "store:read",
+        "write": "store:write",
+        "mkdir": "store:mkdir",
+        "rm": "store:rm",
+        "exists": "store:exists",
+        "chmod": "store:chmod",
+        "watch": "store:watch",
+    },
+    "Whole stores": {
+        "dump": "image:dump",
+        "restore": "restore:restore",
+        "diff": "image:diff",
+        "check": "image:check",
+    },
+    "The daemon": {
+        "ping": "daemon:ping",
+        "control": "daemon:control",
+        "config": "daemon:config",
+    },
+    "Without Xen": {
+        "sim": "sim:sim",
+    },
+}
+"""What each command is called: its module in `fastxs.cli`, its function."""
+
+
+class Commands(click.Group):
+    """Loads a command's module when it is asked for: `fastxs read` is over before all of them would be loaded."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for group in COMMANDS.values() for name in group]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for group in COMMANDS.values():
+            if cmd_name in group:
+                module, _, function = group[cmd_name].partition(":")
+                command: click.Command = getattr(import_module(f"fastxs.cli.{module}"), function)
+                return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, group in COMMANDS.items():
+            commands = {name: self.get_command(ctx, name) for name in group}
+            with formatter.section(title):
+                formatter.write_dl([(name, one.get_short_help_str(90)) for name, one in commands.items() if one])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # The interpreter flushes once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(UNREAD)
+        return result
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""Exit status: 0 it is done; 1 the answer is no, or the daemon refused; 2 a wrong option; 3 no daemon
+    answers; 4 rights are missing; 130 it was interrupted; 141 nobody reads what it prints.""",
+)
 @click.version_option(__version__, prog_name="fastxs", message="%(prog)s %(version)s")
-def main() -> None:
-    """Look after fastxs, the XenStore daemon."""
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Look into a XenStore and after its daemon: fastxs, C xenstored or oxenstored."""
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
 
-
-@main.command("config")
-@click.argument("file", required=False)
-def show_config(file: str | None) -> None:
-    """Print the configuration that FILE (or none) makes, as TOML, with every default."""
-    try:
-        layers = [configuration.from_file(file)] if file is not None else []
-        config = configuration.build([*layers, *configuration.from_environment(os.environ)])
-    except configuration.ConfigError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(configuration.render(config), nl=False)
-
-
-@main.command()
-@click.option("--socket", help="The daemon's socket, if it is not where the environment says.")
-@click.option("--timeout", "timeout_s", default=5.0, show_default=True, help="Seconds to wait for an answer.")
-def ping(socket: str | None, timeout_s: float) -> None:
-    """Ask the daemon for the root of its store: exit status 0 if it answers."""
-    from fastxs.daemon.claims import answers
-
-    path = socket or configuration.build(configuration.from_environment(os.environ)).daemon.socket_path
-    if not answers(path, timeout_s):
-        raise click.ClickException(f"nobody answers at {path}")
-    click.echo(f"{path} answers")
-
-
-for command in (check, diff, dump, restore, sim):
-    main.add_command(command)
 
 if __name__ == "__main__":
     main()

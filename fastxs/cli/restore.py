@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from fastxs.cli import lines
 from fastxs.cli.image import SOURCE_HELP
-from fastxs.cli.sources import Refused, connected, kind_of, opened, progress, told, walked
+from fastxs.cli.sources import kind_of, opened, progress, told, walked
+from fastxs.cli.words import Refused, connected, shown
 from fastxs.client import Client, Request, XenStoreError, daemon_socket, requests
 from fastxs.state import Node, Perm
 from fastxs.storage.reader import holder
@@ -103,7 +103,7 @@ def restore(
             with opened(source) as store:
                 plan = _plan(client, [*progress(store, f"reading {store.name}")], replace, force)
             if plan.guests:
-                some = ", ".join(map(lines.shown, plan.guests[:SHOWN]))
+                some = ", ".join(map(shown, plan.guests[:SHOWN]))
                 more = f" and {len(plan.guests) - SHOWN:,} more" if len(plan.guests) > SHOWN else ""
                 raise Refused(f"nothing was done: guests that live own or see {some}{more}; --force does it", 1)
             if not dry_run:
@@ -192,7 +192,7 @@ def _do(client: Client, plan: Plan, batch: int) -> None:
                 asked = [path for path, many in steps for _ in many]
                 for path, answer in zip(asked, answers, strict=True):
                     if isinstance(answer, XenStoreError):
-                        raise Refused(f"{lines.shown(path)}: {answer.strerror}; {at:,} nodes were done before", 1)
+                        raise Refused(f"{shown(path)}: {answer.strerror}; {at:,} nodes were done before", 1)
 
 
 class _Peer:

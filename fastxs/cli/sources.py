@@ -20,7 +20,8 @@ from typing import Any, BinaryIO, Final, TypeVar, cast
 import click
 
 from fastxs.cli import lines
-from fastxs.client import Client, Disconnected, NotFound, Transaction, XenStoreError, daemon_socket, requests
+from fastxs.cli.words import Refused, connected, refusal
+from fastxs.client import Client, NotFound, Transaction, XenStoreError, daemon_socket, requests
 from fastxs.daemon.claims import reason
 from fastxs.state import Connection, Domain, Node, Nodes, Perm, Ring, Socket, State, StreamError, Watch, load
 from fastxs.state.layout import IDENT
@@ -28,7 +29,7 @@ from fastxs.state.oxenstored import HEADER
 from fastxs.storage import reader
 from fastxs.storage.reader import Findings, Reader, Unreadable, examine
 
-__all__ = ["Refused", "Source", "connected", "examined", "kind_of", "opened", "progress", "told", "walked"]
+__all__ = ["Source", "examined", "kind_of", "opened", "progress", "told", "walked"]
 
 T = TypeVar("T")
 
@@ -48,14 +49,6 @@ class Source:
     count: int | None = None
 
 
-class Refused(click.ClickException):
-    """One line on stderr, and this exit status."""
-
-    def __init__(self, text: str, exit_code: int) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code  # type: ignore[misc]  # click declares it for classes
-
-
 @contextmanager
 def told(exit_code: int = 1) -> Iterator[None]:
     """Whatever a source or a daemon refuses is one line for whoever typed the command."""
@@ -64,8 +57,7 @@ def told(exit_code: int = 1) -> Iterator[None]:
     except (StreamError, Unreadable) as error:
         text = str(error)
     except XenStoreError as error:
-        what = lines.shown(error.filename) + ": " if error.filename else ""
-        text = f"{what}{error.strerror}"
+        text = refusal(error).message
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -110,19 +102,6 @@ def opened(name: str | None, *, snapshot: bool = True) -> Iterator[Source]:
                 assert name is not None
                 file = stack.enter_context(_file(name))
                 yield Source(name, _loaded(name, file))
-
-
-@contextmanager
-def connected(path: str) -> Iterator[Client]:
-    """The daemon at this socket.  Disconnected: in words that name it."""
-    client = Client(path)
-    try:
-        client.connect()
-    except Disconnected as error:
-        why = reason(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
-        raise Disconnected.of(None, f"no daemon answers at {path}: {why}") from None
-    with client:
-        yield client
 
 
 # ---- files -------------------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ monitors of a client disturb each other, and whoever waits for an event holds no
 """
 
 from fastxs.client import requests
-from fastxs.client.aio import AsyncClient, AsyncMonitor, AsyncTransaction
 from fastxs.client.errors import (
     AccessDenied,
     AlreadyConnected,
@@ -49,6 +48,10 @@ from fastxs.client.events import Event, Reconnected
 from fastxs.client.requests import Op, Path, Perm, Request, path_is_subpath
 from fastxs.client.sync import Client, Monitor, Transaction
 from fastxs.client.transports import Dial, Transport, UnixSocket, XenBus, daemon_rundir, daemon_socket
+
+TYPE_CHECKING = False  # not typing's, as in fastxs/__init__.py
+if TYPE_CHECKING:
+    from fastxs.client.aio import AsyncClient, AsyncMonitor, AsyncTransaction
 
 __all__ = [
     "AccessDenied",
@@ -92,3 +95,13 @@ __all__ = [
     "path_is_subpath",
     "requests",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """asyncio costs more than all the rest, and a program that lives for a moment does without."""
+    if name in ("AsyncClient", "AsyncMonitor", "AsyncTransaction"):
+        from fastxs.client import aio
+
+        found: object = getattr(aio, name)
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,7 +35,7 @@ def test_the_configuration_is_printed_or_refused(run: CliRunner, tmp_path: Path)
 
 def test_a_daemon_is_there_or_not(run: CliRunner, fastxsd: Fastxsd) -> None:
     result = run.invoke(main, ["ping", "--socket", str(fastxsd.socket)])
-    assert (result.exit_code, result.output) == (1, f"Error: nobody answers at {fastxsd.socket}\n")
+    assert (result.exit_code, result.output) == (3, f"Error: nobody answers at {fastxsd.socket}\n")
     fastxsd.start()
     result = run.invoke(main, ["ping"], env={"XENSTORED_RUNDIR": str(fastxsd.folder)})
     assert (result.exit_code, result.output) == (0, f"{fastxsd.socket} answers\n")
