@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.errno cimport EINVAL, EIO, ENOMEM, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memmove, strerror
+from libc.string cimport memmove, memset, strerror
 from posix.unistd cimport close
 
 from collections import namedtuple
@@ -19,11 +19,12 @@ from fastxs.core.connection cimport conn_close, conn_new, mark_ready, ring_attac
 from fastxs.core.domains cimport domain_know, domain_remove, domains_check, domains_greet, limit_set
 from fastxs.core.heap cimport buf_add
 from fastxs.core.model cimport (ANSWERED_LATER, CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_MEMORY, KIND_RING,
-                                KIND_SOCKET, OPS, QUOTAS, Buf, Conn, Domain, Store, layout)
+                                KIND_SOCKET, OPS, QUOTAS, SPANS, Buf, Conn, Domain, Store, layout)
 from fastxs.core.outbox cimport out_all, out_message, out_refill, waiting
 from fastxs.core.quota cimport quota_find, quota_of
 from fastxs.core.recover cimport Adopted, recover_store
 from fastxs.core.slots cimport slots_open
+from fastxs.core.spans cimport bucket_end
 from fastxs.core.store cimport store_free, store_new
 from fastxs.core.trace cimport TRACE_ACC, TRACE_IO, TRACE_OBJ, TRACE_TDB, TRACE_WRL, trace_flush
 from fastxs.core.turn cimport (plane_add, plane_adopt, plane_border, plane_close, plane_listen, plane_open,
@@ -560,6 +561,17 @@ cdef class Engine:
 
     def memory(self):
         return memory_of(self.store())
+
+    def count_spans(self, bint on):
+        cdef Store *s = self.store()
+        if on:
+            memset(s.span, 0, sizeof(s.span))
+            s.span_longest = 0
+        s.spans_on = on
+
+    def spans(self):
+        cdef Store *s = self.store()
+        return s.spans_on, {bucket_end(i): s.span[i] for i in range(SPANS) if s.span[i]}, s.span_longest
 
     # -- tracing ------------------------------------------------------------------------------------
 

@@ -528,6 +528,7 @@ cdef enum:
 cdef enum:
     ANSWERED_LATER = -1         # what Store.control returns then
     OPS = 27                    # operation numbers; the last ones are 26 and the one that counts all unknown
+    SPANS = 128                 # buckets of core/spans: up to 4 s
 
 cdef struct Reclaim:            # a subtree that left the tree, to be given back in slices
     Reclaim *next
@@ -630,6 +631,9 @@ cdef struct Store:
     const char *spoiled         # the path whose answer differed in the last replay; in that transaction's log
     uint64_t now_ns             # read once a turn
     uint64_t counter[COUNTERS]
+    bint spans_on               # the histogram of turns is counted (core/spans)
+    uint64_t span[SPANS]
+    uint64_t span_longest       # ns
     uint64_t op[OPS]
     Say say[32]
     uint32_t says

@@ -33,6 +33,7 @@ from fastxs.core.quota cimport say
 from fastxs.core.recover cimport recover_orphans
 from fastxs.core.ring cimport RING_PROTO, Page, ring_readable
 from fastxs.core.requests cimport must_wait, serve
+from fastxs.core.spans cimport span_begin, span_end
 from fastxs.core.slots cimport lasting, slot_store, slots_ahead, slots_settle
 from fastxs.core.trace cimport trace_flush
 from fastxs.core.trial cimport (AT_APPLIED, AT_BEGUN, AT_COMMITTED, AT_GATHERED, AT_PUBLISHED, AT_STORED,
@@ -725,6 +726,7 @@ cdef bint polls(Store *s) noexcept nogil:
 cdef void turn(Store *s) noexcept nogil:
     cdef Conn *last
     cdef bint done = False
+    cdef uint64_t since = span_begin(s)
     s.counter[C_TURNS] += 1
     if s.guarded != NULL or s.waits != NULL:
         go_on(s)
@@ -743,6 +745,7 @@ cdef void turn(Store *s) noexcept nogil:
             return
         publish(s)
         at_point(s, AT_PUBLISHED)
+        since = span_end(s, since)
     if s.port_count and not polls(s):
         s.border.unmask(s.border.self, s.ports, <int>s.port_count)
         s.port_count = 0
@@ -750,6 +753,7 @@ cdef void turn(Store *s) noexcept nogil:
         reclaim(s, RECLAIM_TURN)
     if s.orphans.len:
         recover_orphans(s, RECLAIM_TURN)
+    span_end(s, since)
 
 
 cdef void arm(Store *s, uint64_t ns) noexcept nogil:

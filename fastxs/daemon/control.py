@@ -157,6 +157,16 @@ class Control:
             f"{name:<17s}: {n:8d}\n" for name, n in highest.items() if not name.startswith(SOFT_PREFIX)
         )
 
+    def turns(self, *switch: str) -> str:
+        if switch:
+            if switch[0] not in ("on", "off"):
+                raise ControlError("EINVAL")
+            self.engine.count_spans(switch[0] == "on")
+            return OK
+        counted, spans, longest = self.engine.spans()
+        lines = (f"below {end:10d} ns: {count:12d}\n" for end, count in spans.items())
+        return f"Turns are {'' if counted else 'not '}timed.\n" + "".join(lines) + f"longest {longest:8d} ns\n"
+
     def live_update(self, *words: str) -> str | None:
         if self.update is None:
             return "Live update needs an image, and --durability none has none."
@@ -186,6 +196,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "print": Command(Control.print, 1, 1, "<string>"),
     "quota": Command(Control.quota, 0, 3, "[set <name> <val>|<domid>|max [-r]]"),
     "quota-soft": Command(Control.quota_soft, 0, 3, "[set <name> <val>]"),
+    "turns": Command(Control.turns, 0, 1, "[on|off]\n    A histogram of the CPU time of a turn's pieces."),
     "help": Command(Control.help, 0, 0, ""),
 }
 

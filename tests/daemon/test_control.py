@@ -124,6 +124,7 @@ def anybody() -> Iterator[Ask]:
         (["live-update", "-f", "/bin/true"], b"Live update needs an image, and --durability none has none.\0"),
         (["live-update", "-s", "-t", "60", "-F"], b"Live update needs an image, and --durability none has none.\0"),
         (["help", "x"], "EINVAL"),
+        (["turns", "maybe"], "EINVAL"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -160,8 +161,22 @@ def test_help_is_a_line_for_each_command(ask: Ask) -> None:
         b"print\t<string>\n"
         b"quota\t[set <name> <val>|<domid>|max [-r]]\n"
         b"quota-soft\t[set <name> <val>]\n"
+        b"turns\t[on|off]\n    A histogram of the CPU time of a turn's pieces.\n"
         b"help\t\n\0"
     )
+
+
+def test_turns_are_timed_on_demand(ask: Ask) -> None:
+    """A piece of a turn is what other peers wait for; 12 of them took 512 to 640 ns of CPU time."""
+    assert ask("turns") == b"Turns are not timed.\nlongest        0 ns\n\0"
+    assert ask("turns", "on") == b"OK\0"
+    assert ask("turns") == (
+        b"Turns are timed.\n"
+        b"below        640 ns:           12\n"
+        b"below       3584 ns:            1\n"
+        b"longest     3400 ns\n\0"
+    )
+    assert ask("turns", "off") == b"OK\0"
 
 
 def test_a_quota_that_was_set_is_shown(ask: Ask) -> None:

@@ -17,6 +17,7 @@ SOURCES = sorted(path for kind in ("*.pyx", "*.pxd") for path in (ROOT / "fastxs
 ROOMS = [
     "fastxs.core.model",  # the structs that all share
     "fastxs.core.trial",  # where a crash is tried
+    "fastxs.core.spans",  # how long turns hold the thread
     "fastxs.core.wire",
     "fastxs.core.heap",  # where the structs lie
     "fastxs.core.paths",
