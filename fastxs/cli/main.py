@@ -14,12 +14,24 @@ from typing import Any, Final
 import click
 
 from fastxs import __version__
+from fastxs.cli.words import ABSENT, FORBIDDEN, REFUSED
 
 __all__ = ["main"]
 
 INTERRUPTED: Final = 130
 UNREAD: Final = 141
 """Exit statuses: as a shell gives them to a program that SIGINT or SIGPIPE ended."""
+
+STATUSES: Final = {
+    0: "it is done",
+    REFUSED: "the answer is no, or the daemon refused",
+    2: "a wrong option or argument",
+    ABSENT: "no daemon answers",
+    FORBIDDEN: "rights are missing",
+    INTERRUPTED: "it was interrupted",
+    UNREAD: "nobody reads what it prints",
+}
+"""Every command's, unless its help says more."""
 
 COMMANDS: Final = {
     "Nodes": {
@@ -87,8 +99,7 @@ class Commands(click.Group):
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="""Exit status: 0 it is done; 1 the answer is no, or the daemon refused; 2 a wrong option; 3 no daemon
-    answers; 4 rights are missing; 130 it was interrupted; 141 nobody reads what it prints.""",
+    epilog="Exit status: " + "; ".join(f"{status} {meaning}" for status, meaning in STATUSES.items()) + ".",
 )
 @click.version_option(__version__, prog_name="fastxs", message="%(prog)s %(version)s")
 @click.pass_context
