@@ -143,6 +143,7 @@ FLAGS: Final = (
     Flag("", "durability", "NAME", "process (the store survives the daemon) or none",
          lambda value: {"daemon": {"durability": value}}),
     Flag("", "loop", "NAME", "auto, uvloop or asyncio", lambda value: {"daemon": {"loop": value}}),
+    Flag("", "log-file", "FILE", "append the log to it instead of standard error", _path("log", "file")),
     Flag("", "log-level", "LEVEL", "debug, info, warning or error", lambda value: {"log": {"level": value}}),
     Flag("", "log-format", "FORMAT", "auto, console or json", lambda value: {"log": {"format": value}}),
     Flag("", "kept", "", "", _nothing),

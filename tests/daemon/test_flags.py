@@ -86,6 +86,7 @@ def test_a_value_is_attached_apart_abbreviated_or_at_the_end_of_a_cluster(capsys
         (["--socket", "/s"], "daemon", "socket", "/s"),
         (["--sim"], "hypervisor", "sim", True),
         (["--loop=asyncio"], "daemon", "loop", "asyncio"),
+        (["--log-file", "log"], "log", "file", os.path.abspath("log")),
         (["--log-level=debug"], "log", "level", "debug"),
         (["--log-format=json"], "log", "format", "json"),
     ],

@@ -233,6 +233,16 @@ def test_hangup_reopens_the_log_and_the_trace_file(fastxsd: Fastxsd) -> None:
     assert [json.loads(line)["event"] for line in log.read_text().splitlines()] == ["stopping"]
 
 
+def test_a_daemon_in_the_background_logs_to_a_file(fastxsd: Fastxsd) -> None:
+    """It has no standard error there; a rotation may use the pid file, whose process passes the word on."""
+    log = fastxsd.folder / "log"
+    assert fastxsd.run("-F", fastxsd.pid_file, "--log-file", "log").returncode == 0  # it lives at /
+    assert [json.loads(line)["event"] for line in log.read_text().splitlines()] == ["ready"]
+    log.rename(f"{log}.1")
+    os.kill(int(fastxsd.pid_file.read_text()), signal.SIGHUP)
+    fastxsd.until(log.exists)
+
+
 def test_a_trace_file_that_cannot_be_reopened_is_logged_and_the_old_one_goes_on(fastxsd: Fastxsd) -> None:
     (fastxsd.folder / "sub").mkdir()
     process = fastxsd.start("-T", "sub/trace")
