@@ -145,6 +145,8 @@ class Result:
     first_error: str
     eagain: int
     commits: int
+    scripts: int
+    """whole ones: of a `life` four commits are one"""
     events: int
     wall_s: float
     cpu_ns: int
@@ -160,6 +162,8 @@ class Result:
     rss_start: int
     rss_open: int
     rss_end: int
+    latency: tuple[tuple[int, int], ...]
+    """ns where a bucket begins (3 % wide), how many; of what is timed: requests, unless the workload says otherwise"""
 
 
 @dataclass(frozen=True)

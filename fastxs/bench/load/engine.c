@@ -24,7 +24,7 @@ uint64_t in_flight;
 uint32_t domains_made;
 static struct conn *guest[SX_MAXDOM];
 static uint32_t active, depth, cap; /* this phase's: connections, burst, requests of each */
-static uint64_t left, deadline_ns;
+static uint64_t left, deadline_ns = UINT64_MAX;
 static bool expired;
 static int epfd;
 static char input[1 << 20], output[MAX_DEPTH * MAX_REQUEST];
@@ -71,6 +71,12 @@ void open_socket(struct conn *c)
     if (connect(c->fd, (struct sockaddr *)&addr, sizeof addr) < 0 || fcntl(c->fd, F_SETFL, O_NONBLOCK) < 0)
         err(1, "%s: connection %u", opt.socket, c->index);
     watch_fd(c->fd, EPOLLIN | EPOLLET, c);
+}
+
+void close_socket(struct conn *c)
+{
+    if (close(c->fd) < 0)
+        err(1, "connection %u: close", c->index);
 }
 
 void open_ring(struct conn *c, uint32_t domid)
@@ -194,7 +200,7 @@ void serve(on_message *handle, on_idle *next, uint64_t events)
                 if (guest[domids[k]])
                     had_some(guest[domids[k]], handle, next);
         }
-        if (deadline_ns && now_ns() >= deadline_ns)
+        if (now_ns() >= deadline_ns)
             expired = true;
     }
 }
@@ -209,20 +215,26 @@ static void stop(struct conn *c)
 static void step_answered(struct conn *c, const struct header *h, const char *body, const char *wrong)
 {
     uint32_t step = c->step_done++;
+    enum op op = load->script->steps[step].op;
 
     if (!c->busy)
         return;
-    if (wrong && step == LAST_STEP && is_conflict(c, h, body)) {
+    if (wrong && op == END && is_conflict(c, h, body)) {
         count.eagain++;
-        c->step_sent = c->step_done = 0;
-    } else if (wrong) {
+        c->step_sent = c->step_done = start_of(step);
+        return;
+    }
+    if (wrong) {
         complain(load->name, wrong, c, h, body);
         left = 0;
         stop(c);
-    } else if (step == 0) {
+        return;
+    }
+    if (op == START)
         c->tx_id = (uint32_t)atoi(body);
-    } else if (step == LAST_STEP) {
-        count.commits++;
+    count.commits += op == END;
+    if (step == load->script->last) {
+        count.scripts++;
         stop(c);
     }
 }
@@ -238,11 +250,12 @@ static void answered(struct conn *c, const struct header *h, const char *body, u
     if (c->answered == c->sent)
         errx(1, "connection %u: a reply nobody asked for (type %u, req_id %u)", c->index, h->type, h->req_id);
     wrong = check(c, h, body);
-    if (load->transactional)
+    if (load->script)
         step_answered(c, h, body, wrong);
     else if (wrong)
         complain(load->name, wrong, c, h, body);
-    took(now - c->when[c->answered % MAX_DEPTH]);
+    if (!load->untimed)
+        took(now - c->when[c->answered % MAX_DEPTH]);
     count.requests++;
     c->answered++;
     in_flight--;
@@ -250,13 +263,16 @@ static void answered(struct conn *c, const struct header *h, const char *body, u
 
 static bool may_send(struct conn *c)
 {
-    if (!load->transactional) {
+    if (!load->script) {
         if (!left || expired || c->sent - c->base >= cap)
             return false;
         left--;
         return true;
     }
-    if (expired)
+    if (c->step_sent > load->script->last)
+        return false;
+    /* a transaction that has begun is ended */
+    if (expired && load->script->steps[c->step_sent].op == START)
         return false;
     if (!c->busy) {
         if (!left || c->sent != c->answered)
@@ -266,7 +282,8 @@ static bool may_send(struct conn *c)
         c->busy = true;
     }
     /* START gives the id that the others need; END ends the burst */
-    return c->step_sent == 0 ? c->sent == c->answered : c->step_done > 0 && c->step_sent <= LAST_STEP;
+    return load->script->steps[c->step_sent].op == START ? c->sent == c->answered
+                                                         : c->step_done > start_of(c->step_sent);
 }
 
 static void pump(struct conn *c)
@@ -298,7 +315,7 @@ void run(const struct load *what, uint32_t clients, uint32_t burst, uint64_t n, 
     cap = each;
     left = n;
     expired = false;
-    deadline_ns = seconds > 0 ? now_ns() + (uint64_t)(seconds * 1e9) : 0;
+    deadline_ns = end_of(seconds);
     for (uint32_t i = 0; i < opt.connections; i++) {
         conns[i].base = conns[i].sent;
         stop(&conns[i]);

@@ -45,11 +45,9 @@ static void heard(struct conn *c, const struct header *h, const char *body, uint
 static void ask(enum op op, const char *pattern, uint32_t domid)
 {
     char request[MAX_REQUEST];
-    uint64_t asked = now_ns();
 
     put(&dom0, request, (uint32_t)(compose(request, op, pattern, domid) - request));
     serve(heard, NULL, 0);
-    took(now_ns() - asked);
 }
 
 /* ------------------------------------------------------------------------------------------------ come, and be gone */
@@ -78,6 +76,14 @@ static void create(uint32_t domid)
     serve(heard, NULL, 0);
 }
 
+static void introduce(uint32_t domid)
+{
+    uint64_t asked = now_ns();
+
+    ask(INTRODUCE, "#|#|2|", domid);
+    took(now_ns() - asked);
+}
+
 void populate(void)
 {
     uint32_t n = opt.domains;
@@ -94,7 +100,7 @@ void populate(void)
         create(FIRST_DOMID + i);
     span = begin();
     for (uint32_t i = 0; i < n; i++)
-        ask(INTRODUCE, "#|#|2|", FIRST_DOMID + i);
+        introduce(FIRST_DOMID + i);
     end(&span);
     introductions = count;
     conns = calloc(n, sizeof *conns);
@@ -133,7 +139,7 @@ void come_and_go(bool deaths)
         create(domids[i] = fresh_domid());
     span = begin();
     for (uint32_t i = 0; i < n; i++)
-        ask(INTRODUCE, "#|#|2|", domids[i]);
+        introduce(domids[i]);
     end(&span);
     counted = count;
     ask(WATCH, "@releaseDomain|gone|", 0);
@@ -165,5 +171,23 @@ void come_and_go(bool deaths)
     if (count.errors)
         errx(1, "%s", count.first_error);
     count = counted;
+    report(&span, span.rss_open, 1, 1);
+}
+
+void arrive(void)
+{
+    uint64_t deadline = end_of(opt.seconds), begun, done = 0;
+    struct span span = begin();
+
+    while (done < opt.requests && (begun = now_ns()) < deadline) {
+        uint32_t domid = fresh_domid();
+
+        create(domid);
+        ask(INTRODUCE, "#|#|2|", domid);
+        took(now_ns() - begun);
+        done++;
+    }
+    count.requests = done;
+    end(&span);
     report(&span, span.rss_open, 1, 1);
 }

@@ -14,8 +14,8 @@
 #include "simxen.h"
 
 enum op {
-    DIRECTORY = 1, READ = 2, WATCH = 4, UNWATCH = 5, START = 6, END = 7, INTRODUCE = 8, WRITE = 11, MKDIR = 12,
-    RM = 13, SET_PERMS = 14, WATCH_EVENT = 15, ERROR = 16, IS_INTRODUCED = 17,
+    DIRECTORY = 1, READ = 2, WATCH = 4, UNWATCH = 5, START = 6, END = 7, INTRODUCE = 8, GET_DOMAIN_PATH = 10,
+    WRITE = 11, MKDIR = 12, RM = 13, SET_PERMS = 14, WATCH_EVENT = 15, ERROR = 16, IS_INTRODUCED = 17,
 };
 struct header {
     uint32_t type, req_id, tx_id, len;
@@ -39,11 +39,21 @@ struct conn {
     uint32_t sent, answered;        /* req_id of the next request, of the next reply */
     uint32_t base;                  /* `sent` when this phase began */
     uint32_t held;                  /* bytes of a reply that has not come in whole */
-    uint32_t tx_id, x;              /* transaction: its id, the domain it makes */
-    uint32_t step_sent, step_done;  /* and how far it is: 0 START, 1 to 12 a write, 13 END */
+    uint32_t tx_id, x;              /* of a script: its transaction's id, the domain it makes */
+    uint32_t step_sent, step_done;  /* and how far it is */
     bool busy;                      /* it has one to finish */
     uint64_t when[MAX_DEPTH];       /* when a request left */
     char rest[sizeof(struct header) + PAYLOAD];
+};
+
+/* What a client says in transactions, from a START to an END: all of it again after an EAGAIN. */
+struct step {
+    enum op op;
+    const char *path;               /* as in fill_in; NULL: a node of its own */
+};
+struct script {
+    const struct step *steps;
+    uint32_t last;
 };
 
 /* One kind of traffic: how a request is made and what its reply must be. */
@@ -51,7 +61,9 @@ struct load {
     const char *name;
     enum op (*op)(const struct conn *c, uint32_t id);
     char *(*path)(const struct conn *c, uint32_t id, char *p);
-    bool transactional;
+    uint32_t (*key)(const struct conn *c, uint32_t id);     /* the number in the value, by default one drawn */
+    const struct script *script;
+    bool untimed;                   /* what takes time is not its reply */
 };
 
 struct layout {
@@ -77,7 +89,7 @@ extern struct options opt;
 /* ---- meter.c */
 
 struct count {
-    uint64_t requests, errors, eagain, commits, events;
+    uint64_t requests, errors, eagain, commits, scripts, events;
     char first_error[200];
     uint64_t histogram[64 * 32];    /* logarithmic with 32 steps to an octave: 3 % wide */
 };
@@ -89,6 +101,7 @@ struct span {                       /* a measured part */
 
 unsigned long long ull(uint64_t v);     /* for printf */
 uint64_t now_ns(void);
+uint64_t end_of(double seconds);        /* when they are over; 0: never */
 uint64_t rss_bytes(void);
 void took(uint64_t ns);
 /* Count a wrong reply; the first one is told in words. */
@@ -103,8 +116,8 @@ void report(const struct span *s, uint64_t rss_start, uint32_t fewest, uint32_t 
 
 extern const struct layout layouts[LAYOUTS];
 extern const struct load *load;     /* this phase's */
-extern const struct load renew, fill, unchurn, hello, make_roots, drop_roots, drop_made;
-enum { ROOTS = 3, LAST_STEP = 13 };
+extern const struct load renew, fill, unchurn, hello, listen_in, tell, make_roots, drop_roots, drop_made;
+enum { ROOTS = 3 };
 
 const struct load *find_load(const char *name);
 /* `#` becomes the domid, `|` a NUL. */
@@ -112,6 +125,8 @@ char *fill_in(char *p, const char *pattern, uint32_t domid);
 char *render(const struct conn *c, uint32_t id, char *out);
 /* NULL, or what is wrong with the reply to the connection's oldest request. */
 const char *check(const struct conn *c, const struct header *h, const char *body);
+/* The transaction's first step that this one belongs to. */
+uint32_t start_of(uint32_t step);
 /* Whether the whole transaction is to be done again. */
 bool is_conflict(const struct conn *c, const struct header *h, const char *body);
 
@@ -120,7 +135,7 @@ bool is_conflict(const struct conn *c, const struct header *h, const char *body)
 extern struct conn *conns;
 extern struct sxg hv;               /* where the guests live */
 extern uint64_t in_flight;          /* requests under way */
-extern uint32_t domains_made;       /* by transactions, from opt.first on */
+extern uint32_t domains_made;       /* by scripts, from opt.first on */
 
 typedef void on_message(struct conn *c, const struct header *h, const char *body, uint64_t now);
 typedef void on_idle(struct conn *c);
@@ -128,10 +143,11 @@ typedef void on_idle(struct conn *c);
 void engine_open(void);
 void open_socket(struct conn *c);
 void open_ring(struct conn *c, uint32_t domid);
+void close_socket(struct conn *c);
 void put(struct conn *c, const char *p, uint32_t n);
 /* Until nothing is under way and `events` events have come: each message to `handle`, then `next` for who had some. */
 void serve(on_message *handle, on_idle *next, uint64_t events);
-/* One phase: `n` requests (transactions) of `what`, at most `each` per connection, at most `seconds`. */
+/* One phase: `n` requests (scripts) of `what`, at most `each` per connection, at most `seconds`. */
 void run(const struct load *what, uint32_t clients, uint32_t burst, uint64_t n, uint32_t each, double seconds);
 void await_events(uint64_t events);
 
@@ -141,4 +157,6 @@ void await_events(uint64_t events);
 void populate(void);
 /* --requests domains more, one after the other, and then their ends: one of the two is measured. */
 void come_and_go(bool deaths);
+/* --requests domains more, which stay: their nodes and their introductions are measured. */
+void arrive(void);
 #endif

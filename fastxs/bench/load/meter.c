@@ -12,7 +12,8 @@
 #include <unistd.h>
 #include "load.h"
 
-enum { SETTLE_US = 10000 };         /* schedstat is exact for a thread that sleeps */
+enum { SETTLE_US = 10000, BUCKETS = sizeof count.histogram / sizeof *count.histogram };
+/* schedstat is exact for a thread that sleeps */
 
 struct count count;
 
@@ -27,6 +28,11 @@ static uint64_t clock_ns(clockid_t clock)
 }
 
 uint64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+
+uint64_t end_of(double seconds)
+{
+    return seconds > 0 ? now_ns() + (uint64_t)(seconds * 1e9) : UINT64_MAX;
+}
 
 /* ------------------------------------------------------------------------------------- what the kernel says it cost */
 
@@ -138,13 +144,22 @@ void took(uint64_t ns)
     count.histogram[(octave - 4) * 32 + ((ns >> (octave - 5)) & 31)]++;
 }
 
+/* Where bucket `i` begins. */
+static uint64_t bucket_ns(uint32_t i)
+{
+    return i < 64 ? i : (uint64_t)(32 + i % 32) << (i / 32 - 1);
+}
+
 static uint64_t percentile(double share)
 {
-    uint64_t seen = 0, want = (uint64_t)(share * (double)count.requests);
+    uint64_t seen = 0, all = 0, want;
 
-    for (uint32_t i = 0; i < sizeof count.histogram / sizeof *count.histogram; i++)
+    for (uint32_t i = 0; i < BUCKETS; i++)
+        all += count.histogram[i];
+    want = (uint64_t)(share * (double)all);
+    for (uint32_t i = 0; i < BUCKETS; i++)
         if ((seen += count.histogram[i]) > want)
-            return i < 64 ? i : (uint64_t)(32 + i % 32) << (i / 32 - 1);
+            return bucket_ns(i);
     return 0;
 }
 
@@ -164,14 +179,22 @@ void complain(const char *name, const char *what, const struct conn *c, const st
 
 void report(const struct span *s, uint64_t rss_start, uint32_t fewest, uint32_t most)
 {
+    const char *comma = "";
+
     printf("{\"workload\": \"%s\", \"connections\": %u, \"depth\": %u, \"requests\": %llu, \"errors\": %llu, ",
            opt.workload, opt.connections, opt.depth, ull(count.requests), ull(count.errors));
     printf("\"first_error\": \"%s\", \"eagain\": %llu, \"commits\": %llu, \"events\": %llu, \"wall_s\": %.6f, ",
            count.first_error, ull(count.eagain), ull(count.commits), ull(count.events), (double)s->wall_ns / 1e9);
     printf("\"cpu_ns\": %llu, \"client_cpu_ns\": %llu, \"p50_ns\": %llu, \"p99_ns\": %llu, \"p999_ns\": %llu, ",
            ull(s->cpu_ns), ull(s->own_cpu_ns), ull(percentile(0.5)), ull(percentile(0.99)), ull(percentile(0.999)));
-    printf("\"fewest\": %u, \"most\": %u, \"switches\": %llu, ", fewest, most, ull(s->switches));
-    printf("\"rss_start\": %llu, \"rss_open\": %llu, \"rss_end\": %llu}\n",
+    printf("\"scripts\": %llu, \"fewest\": %u, \"most\": %u, \"switches\": %llu, \"latency\": [", ull(count.scripts),
+           fewest, most, ull(s->switches));
+    for (uint32_t i = 0; i < BUCKETS; i++)
+        if (count.histogram[i]) {
+            printf("%s[%llu, %llu]", comma, ull(bucket_ns(i)), ull(count.histogram[i]));
+            comma = ", ";
+        }
+    printf("], \"rss_start\": %llu, \"rss_open\": %llu, \"rss_end\": %llu}\n",
            ull(rss_start), ull(s->rss_open), ull(s->rss_end));
     fflush(stdout);
 }

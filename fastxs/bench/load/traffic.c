@@ -103,10 +103,12 @@ static uint32_t draw(const struct conn *c, uint32_t id)
 }
 
 /* --keys of the layout's --of nodes, evenly spread */
-static uint32_t drawn_key(const struct conn *c, uint32_t id)
+static uint32_t key_drawn(const struct conn *c, uint32_t id)
 {
     return (uint32_t)((uint64_t)draw(c, id) * opt.keys >> 32) * (opt.of / opt.keys);
 }
+
+static uint32_t key_nth(const struct conn *c, uint32_t id) { return id - c->base; }
 
 static enum op op_read(const struct conn *c, uint32_t id) { (void)c; (void)id; return READ; }
 static enum op op_write(const struct conn *c, uint32_t id) { (void)c; (void)id; return WRITE; }
@@ -116,11 +118,14 @@ static enum op op_churn(const struct conn *c, uint32_t id) { return (id - c->bas
 static enum op op_mkdir(const struct conn *c, uint32_t id) { (void)c; (void)id; return MKDIR; }
 static enum op op_rm(const struct conn *c, uint32_t id) { (void)c; (void)id; return RM; }
 static enum op op_watch(const struct conn *c, uint32_t id) { (void)c; (void)id; return WATCH; }
+static enum op op_domain(const struct conn *c, uint32_t id) { (void)c; (void)id; return GET_DOMAIN_PATH; }
 static enum op op_renew(const struct conn *c, uint32_t id) { return id - c->base ? RM : MKDIR; }
 
-static char *path_drawn(const struct conn *c, uint32_t id, char *p) { return node(p, drawn_key(c, id)); }
-static char *path_folder(const struct conn *c, uint32_t id, char *p) { return folder(p, drawn_key(c, id)); }
-static char *path_nth(const struct conn *c, uint32_t id, char *p) { return node(p, id - c->base); }
+static uint32_t key_of(const struct conn *c, uint32_t id) { return (load->key ? load->key : key_drawn)(c, id); }
+
+static char *path_node(const struct conn *c, uint32_t id, char *p) { return node(p, key_of(c, id)); }
+static char *path_folder(const struct conn *c, uint32_t id, char *p) { return folder(p, key_of(c, id)); }
+static char *path_dom0(const struct conn *c, uint32_t id, char *p) { (void)c; (void)id; return text(p, "0"); }
 static char *path_dir(const struct conn *c, uint32_t id, char *p) { (void)c; (void)id; return text(p, opt.at->dir); }
 
 static char *path_own(const struct conn *c, uint32_t id, char *p)
@@ -148,43 +153,90 @@ static char *path_made(const struct conn *c, uint32_t id, char *p)
     return number(p + 1, opt.first + id - c->base);
 }
 
+/* ---------------------------------------------------------------------------------------------------------- scripts */
+
 /* What a toolstack writes for a new domain: four nodes under each root. */
-static const struct { uint32_t root; const char *leaf; } steps[12] = {
-    { 0, "/uuid" }, { 0, "/name" }, { 0, "/image/ostype" }, { 0, "/start_time" },
-    { 1, "/uuid" }, { 1, "/owner" }, { 1, "/policy/label" }, { 1, "/state" },
-    { 2, "/vm" }, { 2, "/name" }, { 2, "/memory/target" }, { 2, "/device/vif/0/state" },
+#define BUILD \
+    { START, "" }, \
+    { WRITE, "/vm/#/uuid" }, { WRITE, "/vm/#/name" }, { WRITE, "/vm/#/image/ostype" }, { WRITE, "/vm/#/start_time" }, \
+    { WRITE, "/vss/#/uuid" }, { WRITE, "/vss/#/owner" }, { WRITE, "/vss/#/policy/label" }, { WRITE, "/vss/#/state" }, \
+    { WRITE, "/local/domain/#/vm" }, { WRITE, "/local/domain/#/name" }, { WRITE, "/local/domain/#/memory/target" }, \
+    { WRITE, "/local/domain/#/device/vif/0/state" }, \
+    { END, "T" }
+
+static const struct step build[] = { BUILD };
+
+/* And how it ends: the transactions of a start and a shutdown that xen.git's aef35b9877 names. */
+static const struct step life[] = {
+    BUILD,
+    { START, "" },                  /* a device is plugged in: a half of it is dom0's */
+    { WRITE, "/local/domain/0/backend/vif/#/0/frontend" }, { WRITE, "/local/domain/0/backend/vif/#/0/mac" },
+    { WRITE, "/local/domain/0/backend/vif/#/0/state" }, { WRITE, "/local/domain/#/device/vif/0/backend" },
+    { WRITE, "/local/domain/#/device/vif/0/mac" }, { WRITE, "/local/domain/#/device/vif/0/state" },
+    { END, "T" },
+    { START, "" },                  /* and out */
+    { RM, "/local/domain/0/backend/vif/#" }, { RM, "/local/domain/#/device/vif/0" },
+    { END, "T" },
+    { START, "" },
+    { RM, "/vm/#" }, { RM, "/vss/#" }, { RM, "/local/domain/#" },
+    { END, "T" },
 };
-_Static_assert(LAST_STEP == sizeof steps / sizeof *steps + 1, "0 is START, the last is END");
+
+/* Nobody else uses these nodes. */
+static const struct step own[] = {
+    { START, "" },
+    { READ, NULL }, { WRITE, NULL }, { READ, NULL }, { WRITE, NULL }, { READ, NULL }, { WRITE, NULL },
+    { END, "T" },
+};
+
+#define SCRIPT(name) static const struct script name##_script = { name, sizeof name / sizeof *name - 1 }
+SCRIPT(build);
+SCRIPT(life);
+SCRIPT(own);
 
 /* The step that request `id` is: requests of one connection are answered in order. */
-static uint32_t step_of(const struct conn *c, uint32_t id) { return c->step_done + (id - c->answered); }
-
-static enum op op_step(const struct conn *c, uint32_t id)
+static const struct step *step_of(const struct conn *c, uint32_t id)
 {
-    uint32_t step = step_of(c, id);
+    return &load->script->steps[c->step_done + (id - c->answered)];
+}
 
-    return step == 0 ? START : step == LAST_STEP ? END : WRITE;
+uint32_t start_of(uint32_t step)
+{
+    while (load->script->steps[step].op != START)
+        step--;
+    return step;
+}
+
+static enum op op_step(const struct conn *c, uint32_t id) { return step_of(c, id)->op; }
+static uint32_t key_made(const struct conn *c, uint32_t id) { (void)id; return c->x; }
+
+static uint32_t key_own(const struct conn *c, uint32_t id)
+{
+    uint32_t step = c->step_done + (id - c->answered);
+
+    return (c->index * OWN_NODES + step % OWN_NODES) % opt.of;
 }
 
 static char *path_step(const struct conn *c, uint32_t id, char *p)
 {
-    uint32_t step = step_of(c, id);
+    const char *path = step_of(c, id)->path;
 
-    if (step == 0 || step == LAST_STEP)
-        return p;                   /* START carries an empty string, END its T */
-    *(p = text(p, roots[steps[step - 1].root])) = '/';
-    return text(number(p + 1, c->x), steps[step - 1].leaf);
+    return path ? fill_in(p, path, c->x) : path_node(c, id, p);
 }
 
 static const struct load loads[] = {
-    { "read", op_read, path_drawn, false },
-    { "write", op_write, path_drawn, false },
-    { "mixed", op_mixed, path_drawn, false },
-    { "directory", op_list, path_folder, false },
-    { "churn", op_churn, path_own, false },
-    { "fill", op_write, path_nth, false },
-    { "transaction", op_step, path_step, true },
-    { "hold", op_watch, path_elsewhere, false },
+    { .name = "read", .op = op_read, .path = path_node },
+    { .name = "write", .op = op_write, .path = path_node },
+    { .name = "mixed", .op = op_mixed, .path = path_node },
+    { .name = "directory", .op = op_list, .path = path_folder },
+    { .name = "domain-path", .op = op_domain, .path = path_dom0 },
+    { .name = "churn", .op = op_churn, .path = path_own },
+    { .name = "fill", .op = op_write, .path = path_node, .key = key_nth },
+    { .name = "own", .op = op_step, .path = path_step, .key = key_own, .script = &own_script },
+    { .name = "transaction", .op = op_step, .path = path_step, .key = key_made, .script = &build_script },
+    { .name = "life", .op = op_step, .path = path_step, .key = key_made, .script = &life_script },
+    { .name = "hold", .op = op_watch, .path = path_elsewhere },
+    { .name = "connect", .op = op_mkdir, .path = path_hello, .untimed = true },
 };
 
 const struct load *find_load(const char *name)
@@ -195,20 +247,16 @@ const struct load *find_load(const char *name)
     return NULL;
 }
 
-/* what comes before and after */
-const struct load renew = { "renew", op_renew, path_dir, false };
-const struct load fill = { "fill", op_write, path_nth, false };
-const struct load unchurn = { "unchurn", op_rm, path_own, false };
-const struct load hello = { "hello", op_mkdir, path_hello, false };
-const struct load make_roots = { "make-roots", op_mkdir, path_root, false };
-const struct load drop_roots = { "drop-roots", op_rm, path_root, false };
-const struct load drop_made = { "drop-made", op_rm, path_made, false };
-
-/* The number of the node that request `id` writes. */
-static uint32_t key_of(const struct conn *c, uint32_t id)
-{
-    return load->path == path_nth ? id - c->base : load->transactional ? c->x : drawn_key(c, id);
-}
+/* what comes before and after, and the halves of a fan-out */
+const struct load renew = { .name = "renew", .op = op_renew, .path = path_dir };
+const struct load fill = { .name = "fill", .op = op_write, .path = path_node, .key = key_nth };
+const struct load unchurn = { .name = "unchurn", .op = op_rm, .path = path_own };
+const struct load hello = { .name = "hello", .op = op_mkdir, .path = path_hello };
+const struct load listen_in = { .name = "fan-out", .op = op_watch, .path = path_hello };
+const struct load tell = { .name = "fan-out", .op = op_write, .path = path_hello, .untimed = true };
+const struct load make_roots = { .name = "make-roots", .op = op_mkdir, .path = path_root };
+const struct load drop_roots = { .name = "drop-roots", .op = op_rm, .path = path_root };
+const struct load drop_made = { .name = "drop-made", .op = op_rm, .path = path_made };
 
 char *render(const struct conn *c, uint32_t id, char *out)
 {
@@ -216,10 +264,8 @@ char *render(const struct conn *c, uint32_t id, char *out)
     struct header h = { .type = op, .req_id = id };
     char *body = out + sizeof h, *p = load->path(c, id, body);
 
-    if (load->transactional && op != START)
+    if (load->script && op != START)
         h.tx_id = c->tx_id;
-    if (op == END)
-        *p++ = 'T';
     *p++ = 0;
     if (op == WRITE)
         p = value(p, c->domid, key_of(c, id), id);
@@ -274,16 +320,18 @@ const char *check(const struct conn *c, const struct header *h, const char *body
         return whole == sizeof *h + h->len && !memcmp(again, h, sizeof *h) && !memcmp(again + sizeof *h, body, h->len)
                    ? NULL : "not an echo";
     }
-    if (h->tx_id != (load->transactional && op != START ? c->tx_id : 0))
+    if (h->tx_id != (load->script && op != START ? c->tx_id : 0))
         return "another tx_id";
     if (h->type != op)
         return h->type == ERROR ? "refused" : "another type";
     switch (op) {
     case READ:
-        mark(again, c->domid, drawn_key(c, c->answered));
+        mark(again, c->domid, key_of(c, c->answered));
         return h->len == VALUE && !memcmp(body, again, MARK) ? NULL : "another value";
     case DIRECTORY:
         return is_listing(body, h->len) ? NULL : "another listing";
+    case GET_DOMAIN_PATH:
+        return h->len == sizeof "/local/domain/0" && !memcmp(body, "/local/domain/0", h->len) ? NULL : "another path";
     case START:
         return h->len > 1 && h->len < 12 && !body[h->len - 1] && strspn(body, "0123456789") == h->len - 1 && atoi(body)
                    ? NULL : "no transaction id";

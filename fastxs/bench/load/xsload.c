@@ -15,12 +15,19 @@
  * Workloads
  *   read write mixed   one of --keys paths of five components, 16-byte values; mixed is 3 reads to 1 write
  *   directory          list the folder of such a path
+ *   domain-path        GET_DOMAIN_PATH of dom0, which touches no node
  *   churn              each connection makes a node and removes it again, over and over
  *   rest               nothing at all, for --seconds
  *   fill               --requests nodes, in order: what the layouts below consist of
+ *   own                START, 3 reads and 3 writes of nodes that nobody else uses, END; --requests counts commits
  *   transaction        START, 12 writes under /vm/X /vss/X /local/domain/X, END, again on EAGAIN; --requests counts
  *                      commits; --lockstep: nobody goes on before everybody has the answer to this step
+ *   life               that, and three more transactions: a device is plugged in, and out, and X is gone; --requests
+ *                      counts lives
+ *   fan-out            one writes, --connections others watch it; done when all of them know
+ *   connect            --connections connections come at a time, each is served once, and go
  *   hold               --connections idle connections with --watches watches each, until standard input ends
+ *   arrive             --requests domains come, and stay: their nodes and their introductions
  *   introduce, die     --requests domains come, one after the other, and then go; the one or the other is measured
  * Layouts (--at), of --of nodes
  *   bench              /local/domain/0/bench/k123: made anew before each run
@@ -43,6 +50,15 @@ struct options opt;
 
 static bool load_is(const char *name) { return !strcmp(opt.workload, name); }
 
+static bool is_one_of(const char *const *names)
+{
+    while (*names && !load_is(*names))
+        names++;
+    return *names;
+}
+
+static const char *const makers[] = { "transaction", "life", NULL };    /* of domains, in the store only */
+
 /* --------------------------------------------------------------------------------------------------------- the runs */
 
 static void chore(const struct load *what, uint64_t n)
@@ -59,7 +75,7 @@ static void before(void)
 {
     if (load_is("hold") || load_is("fill"))
         return;
-    if (load_is("transaction")) {
+    if (is_one_of(makers)) {
         chore(&make_roots, ROOTS);
         if (opt.bare)
             chore(&drop_roots, 2);  /* /local/domain belongs to others too */
@@ -72,7 +88,7 @@ static void before(void)
 /* Leave the store as it was, so that the next run measures the same. */
 static void after(void)
 {
-    if (load_is("transaction")) {
+    if (is_one_of(makers)) {
         chore(&make_roots, ROOTS);
         chore(&drop_roots, 2);
         chore(&drop_made, domains_made);
@@ -121,6 +137,55 @@ static void measure(uint64_t rss_start)
         after();
 }
 
+/* Many small phases, --requests of them or for --seconds; each is worth `each`. */
+static void repeat(uint64_t rss_start, void (*once)(void), uint32_t each)
+{
+    uint64_t deadline = end_of(opt.seconds), begun, done = 0;
+    struct span span = begin();
+
+    while (done < opt.requests && now_ns() < deadline) {
+        begun = now_ns();
+        once();
+        took(now_ns() - begun);
+        done++;
+    }
+    count.requests = done * each;
+    end(&span);
+    report(&span, rss_start, 1, 1);
+}
+
+/* The writer watches, too. */
+static void tell_all(void)
+{
+    uint64_t events = count.events + opt.connections;
+
+    run(&tell, 1, 1, 1, 1, 0);
+    await_events(events);
+}
+
+static void fan_out(uint64_t rss_start)
+{
+    run(&listen_in, opt.connections, 1, opt.connections, 1, 0);
+    await_events(opt.connections);
+    repeat(rss_start, tell_all, 1);
+}
+
+static void come_and_hang_up(void)
+{
+    for (uint32_t i = 0; i < opt.connections; i++)
+        open_socket(&conns[i]);
+    run(find_load("connect"), opt.connections, 1, opt.connections, 1, 0);
+    for (uint32_t i = 0; i < opt.connections; i++)
+        close_socket(&conns[i]);
+}
+
+static void connect_and_go(uint64_t rss_start)
+{
+    for (uint32_t i = 0; i < opt.connections; i++)
+        close_socket(&conns[i]);
+    repeat(rss_start, come_and_hang_up, opt.connections);
+}
+
 /* Nobody says anything. */
 static void rest(void)
 {
@@ -135,6 +200,12 @@ static void play(uint64_t rss_start)
 {
     if (load_is("introduce") || load_is("die"))
         come_and_go(load_is("die"));
+    else if (load_is("arrive"))
+        arrive();
+    else if (load_is("fan-out"))
+        fan_out(rss_start);
+    else if (load_is("connect"))
+        connect_and_go(rss_start);
     else if (load_is("rest"))
         rest();
     else
@@ -144,14 +215,15 @@ static void play(uint64_t rss_start)
 static const char usage[] =
     "usage: xsload --socket PATH --workload NAME [options]\n"
     "       xsload --socket PATH --domains N [--workload NAME] [options]\n"
-    "  --workload NAME     read write mixed directory churn rest;\n"
-    "                      over sockets: fill transaction hold; with guests: introduce die\n"
+    "  --workload NAME     read write mixed directory domain-path churn own rest;\n"
+    "                      over sockets: fill transaction life fan-out connect hold;\n"
+    "                      with guests: arrive introduce die\n"
     "  --pid PID           the daemon's: adds its CPU time and memory to the result\n"
     "  --domains N         play N guests on the pretend hypervisor in $SIMXEN_DIR, and go over their rings\n"
     "  --connections C     clients, or guests, that say something (1)\n"
     "  --depth D           requests in one burst, at most 128, over rings 16 (1)\n"
     "  --slide             keep D under way instead of bursts\n"
-    "  --requests N        how many, all connections together; transactions, or domains (no limit)\n"
+    "  --requests N        how many, all connections together; transactions, lives, or domains (no limit)\n"
     "  --seconds T         for at most so long\n"
     "  --warmup N          requests or transactions that are not counted (0)\n"
     "  --at LAYOUT         bench, wide or nodes (bench)\n"
@@ -245,19 +317,14 @@ static void parse(int argc, char **argv)
     }
 }
 
-static bool is_one_of(const char *const *names)
-{
-    while (*names && !load_is(*names))
-        names++;
-    return *names;
-}
-
 /* What options mean together, for one run. */
 static void settle(void)
 {
-    static const char *const everywhere[] = { "read", "write", "mixed", "directory", "churn", "rest", NULL };
-    static const char *const sockets[] = { "fill", "transaction", "hold", NULL };
-    static const char *const rings[] = { "introduce", "die", NULL };
+    static const char *const everywhere[] = {
+        "read", "write", "mixed", "directory", "domain-path", "churn", "own", "rest", NULL,
+    };
+    static const char *const sockets[] = { "fill", "transaction", "life", "fan-out", "connect", "hold", NULL };
+    static const char *const rings[] = { "arrive", "introduce", "die", NULL };
 
     if (!is_one_of(everywhere) && !is_one_of(opt.domains ? rings : sockets))
         errx(2, "--workload %s: there is no such one", opt.workload);
@@ -276,10 +343,10 @@ static void settle(void)
     }
     if (opt.of > opt.at->max || opt.keys > opt.of)
         errx(2, "--keys %u --of %u: %s has at most %u nodes", opt.keys, opt.of, opt.at->name, opt.at->max);
-    if (load_is("transaction") && opt.echo)
-        errx(2, "an echo has no transactions");
+    if (opt.echo && (is_one_of(makers) || load_is("own") || load_is("fan-out")))
+        errx(2, "an echo has no transactions and no watches");
     if (!load_is("hold") && !opt.requests) {
-        if (!(opt.seconds > 0) || load_is("introduce") || load_is("die"))
+        if (!(opt.seconds > 0) || is_one_of(rings))
             errx(2, "--requests or --seconds is wanted");
         opt.requests = UINT32_MAX;
     }
