@@ -1,6 +1,6 @@
 """The speed bars: what fastxs promises, as one table, and the command that checks it.
 
-Owns: names, limits, which daemon is compared with which and under what load.  How that is measured is harness.py's.
+Owns: names, limits, which daemon is compared with which and under what load.  How that is measured is measures.py's.
 
     python -m bench.bars                       every bar, ten pairs each
     python -m bench.bars --quick --only crowd  three short pairs of the bars whose names begin so
@@ -22,16 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastxs.bench.figures import CONFIDENCE, Figure, Once, interval, summarise
-from fastxs.bench.harness import (
-    EMPTY,
-    Kind,
-    Load,
-    LoadError,
-    Side,
-    Situation,
-    Stage,
-    commits,
+from bench.measures import (
     deaths,
     fairness,
     lives,
@@ -43,6 +34,8 @@ from fastxs.bench.harness import (
     single,
     versus,
 )
+from fastxs.bench.figures import CONFIDENCE, Figure, Once, interval, summarise
+from fastxs.bench.harness import EMPTY, Kind, Load, LoadError, Side, Situation, Stage, commits
 from fastxs.hypervisor import host
 
 __all__ = ["BARS", "Bar", "Outcome", "main", "measure", "select"]

@@ -1,11 +1,8 @@
-"""Daemons side by side: start them, load them in turn, compare what the kernel says they used.
+"""Daemons on a stage: start them, put them into situations, load them, and say what the kernel says they used.
 
-Owns: pinning, situations (idle connections, guests, watches, many nodes), interleaved pairs.  Refuses to know: which
-scenarios and bars there are, how a daemon is started (fastxs.hypervisor.host), what goes over sockets and
-rings (load/xsload.c, and simguest for whole lives of domains).
-
-A pair is one run against the subject and one against its rival, right after each other, so that what else the machine
-does meets both; every second pair runs the other way round, so that a drift cancels out.
+Owns: which daemons there are, pinning, situations (idle connections, guests, watches, many nodes).  Refuses to know:
+which scenarios and bars there are, how a daemon is started (fastxs.hypervisor.host), what goes over sockets and rings
+(load/xsload.c, and simguest for whole lives of domains).
 """
 
 import contextlib
@@ -14,43 +11,40 @@ import math
 import os
 import resource
 import select
+import socket
+import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
-from fastxs.bench.figures import Once, Reading
 from fastxs.bench.load import XSECHO, XSLOAD
 from fastxs.hypervisor import host, simxen
 
 __all__ = [
+    "DAEMONS",
+    "ECHO",
     "EMPTY",
+    "Daemon",
     "Echo",
     "Hold",
     "Kind",
     "Load",
     "LoadError",
+    "Play",
+    "Played",
     "Result",
+    "Running",
     "Side",
     "Situation",
     "Stage",
     "commits",
-    "deaths",
     "drive",
-    "fairness",
-    "lives",
-    "lockstep",
-    "memory_per_domain",
-    "memory_per_node",
-    "memory_per_watch",
     "requests",
-    "rest",
-    "single",
-    "versus",
 ]
 
 FILL_DEPTH = 64
@@ -64,8 +58,30 @@ FEW = 10
 PATIENCE_S = 300.0
 """For one run of the load generator, at most; C xenstored needs seconds for 4,000 connections."""
 
-Kind = Literal["daemon", "fastxs", "c", "ox", "echo"]
-"""`daemon` is the one that the bars judge, whichever that is."""
+Kind = str
+"""A name in the stage's table of daemons; or `daemon`, the one that is judged, whichever that is; or ECHO."""
+ECHO: Final = "echo"
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """How one is started."""
+
+    kind: host.Kind
+    program: Path | None = None
+    """another build of it"""
+    args: tuple[str, ...] = ()
+    access_log: bool = False
+    """oxenstored's own log of every request"""
+
+
+DAEMONS: Final[Mapping[Kind, Daemon]] = {
+    "fastxs": Daemon("fastxs"),
+    "c": Daemon("c"),
+    "ox": Daemon("ox"),
+    "fastxs-none": Daemon("fastxs", args=("--durability", "none")),
+    "ox-log": Daemon("ox", access_log=True),
+}
 
 
 class LoadError(RuntimeError):
@@ -98,6 +114,8 @@ class Situation:
     """nodes, 100 in each directory"""
     wide: int = 0
     """children of one directory"""
+    private: str = ""
+    """whose daemon it is, if what is done there leaves it otherwise than it was"""
 
     def scaled(self, factor: float) -> "Situation":
         """Everything smaller, but a few stay a few."""
@@ -105,7 +123,8 @@ class Situation:
         def some(many: int) -> int:
             return max(round(many * factor), min(many, FEW))
 
-        return Situation(**{f.name: some(getattr(self, f.name)) for f in fields(self)})
+        many = (self.idle, self.domains, self.watches, self.nodes, self.wide)
+        return Situation(*map(some, many), private=self.private)
 
 
 EMPTY = Situation()
@@ -167,6 +186,30 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Play:
+    """One run of the guest simulator (simguest --help): `guests` at once, in `rounds` or for `seconds`."""
+
+    workload: str
+    guests: int
+    rounds: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of it."""
+
+    rounds: int
+    requests: int
+    eagain: int
+    cpu_ns: int
+    """of the daemon; guests that come and go included"""
+    wall_s: float
+    p50_us: float
+    p99_us: float
+
+
+@dataclass(frozen=True)
 class Side:
     """One of the two that are compared: which daemon, in which situation, loaded how."""
 
@@ -197,6 +240,26 @@ def _on(cpu: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, affinity)
+
+
+class Running:
+    """A daemon that runs already, at this socket.  LoadError: nobody serves it, or nobody tells who does."""
+
+    def __init__(self, path: Path, pid: int | None = None) -> None:
+        self.socket, self.env = path, dict[str, str]()
+        try:
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(str(path))
+                listener, *_ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            self.pid: int = pid or listener
+            Path(f"/proc/{self.pid}/schedstat").read_text()
+        except OSError as e:
+            raise LoadError(f"{path}: {e.strerror}") from None
+        if self.pid <= 1:
+            raise LoadError(f"{path}: it was opened by init, or in another container; which process serves it?")
+
+    def close(self) -> None:
+        """It stays."""
 
 
 class Echo:
@@ -318,13 +381,20 @@ class Stage:
     that CPU too: across two, a ping-pong measures how long an idle CPU takes to wake up.  Every other runs on the last.
     """
 
-    def __init__(self, daemon: host.Kind = "fastxs", *, scale: float = 1.0, seconds: float = 0.3) -> None:
-        self.daemon: host.Kind = daemon
+    def __init__(
+        self,
+        daemon: Kind = "fastxs",
+        *,
+        daemons: Mapping[Kind, Daemon | Running] = DAEMONS,
+        scale: float = 1.0,
+        seconds: float = 0.3,
+    ) -> None:
+        self.daemon, self.daemons = daemon, daemons
         self.scale, self.seconds = scale, seconds
         cpus = sorted(os.sched_getaffinity(0))
         self.server_cpu, self.client_cpu = cpus[0], cpus[-1]
         self._stack = contextlib.ExitStack()
-        self._daemons = contextlib.ExitStack()
+        self._alive = contextlib.ExitStack()
         self._servers: dict[tuple[str, Situation], Server] = {}
         self._guests: dict[Server, Hold] = {}
         self._started = 0
@@ -349,22 +419,35 @@ class Stage:
         """Stop every daemon; the next that is asked for starts anew.  For when one has failed."""
         self._servers.clear()
         self._guests.clear()
-        self._daemons.close()
+        self._alive.close()
+
+    def _daemon(self, kind: Kind) -> Daemon | Running:
+        return self.daemons[self.daemon if kind == "daemon" else kind]
 
     def why_not(self, kind: Kind) -> str | None:
         """The reason why this kind cannot run here, or None."""
         if not XSLOAD.exists():
             return f"{XSLOAD.name} is not built (python -m fastxs.bench.load.build)"
-        if kind == "echo":
+        if kind == ECHO or isinstance(daemon := self._daemon(kind), Running):
             return None
-        return host.available(self.daemon if kind == "daemon" else kind)
+        return host.available(daemon.kind, daemon.program)
 
     def _start(self, kind: Kind) -> Server:
         self._started += 1
-        folder = self._folder / f"{kind}{self._started}"
-        if kind == "echo":
+        folder = self._folder / str(self._started)
+        if kind == ECHO:
             return Echo(folder, cpu=self.server_cpu)
-        return host.Host(self.daemon if kind == "daemon" else kind, folder, cpu=self.server_cpu).start()
+        daemon = self._daemon(kind)
+        if isinstance(daemon, Running):
+            return daemon
+        return host.Host(
+            daemon.kind,
+            folder,
+            args=daemon.args,
+            cpu=self.server_cpu,
+            program=daemon.program,
+            access_log=daemon.access_log,
+        ).start()
 
     @contextlib.contextmanager
     def fresh(self, kind: Kind) -> Iterator[Server]:
@@ -379,8 +462,8 @@ class Stage:
         """The daemon of this kind in this situation (already scaled)."""
         key = (self.daemon if kind == "daemon" else kind, situation)
         if key not in self._servers:
-            server = self._daemons.enter_context(self.fresh(kind))
-            self._furnish(server, situation, echo=kind == "echo")
+            server = self._alive.enter_context(self.fresh(kind))
+            self._furnish(server, situation, echo=kind == ECHO)
             self._servers[key] = server
         return self._servers[key]
 
@@ -390,13 +473,15 @@ class Stage:
                 self.fill(server, at, nodes)
         if situation.domains:
             self._guests[server] = self.populate(server, situation.domains)
-            self._daemons.callback(self._guests[server].close)
+            self._alive.callback(self._guests[server].close)
         if situation.idle:
-            self._daemons.callback(
-                Hold(server, Load("hold", situation.idle, warmup=0), self.client_cpu, echo=echo).close
-            )
+            self._alive.callback(Hold(server, Load("hold", situation.idle, warmup=0), self.client_cpu, echo=echo).close)
         if situation.watches:
-            self._daemons.callback(self.watch(server, situation.watches).close)
+            self._alive.callback(self.watch(server, situation.watches).close)
+
+    def guests(self, kind: Kind, situation: Situation) -> Hold:
+        """The guests of this daemon."""
+        return self._guests[self.server(kind, situation)]
 
     def fill(self, server: Server, at: str, nodes: int) -> Result:
         """Make `nodes` nodes with a 16-byte value in the layout `at`."""
@@ -419,154 +504,40 @@ class Stage:
         cpu = self.server_cpu if load.connections == 1 else self.client_cpu
         if load.rings:
             busy = min(load.connections, situation.domains)
-            return self._guests[server].drive(replace(load, connections=busy), cpu)
+            return self.guests(side.kind, situation).drive(replace(load, connections=busy), cpu)
         of = {"nodes": situation.nodes, "wide": situation.wide}.get(load.at, 0)
-        return drive(server, load, cpu, echo=side.kind == "echo", of=of)
+        return drive(server, load, cpu, echo=side.kind == ECHO, of=of)
 
-
-# -------------------------------------------------------------------------------------------------------- measurements
-
-
-def versus(
-    stage: Stage, subject: Side, rival: Side, *, per: Callable[[Result], float] = requests, difference: bool = False
-) -> Once:
-    """Pairs of the two sides: subject / rival, or subject - rival in µs."""
-    stage.measure(subject), stage.measure(rival)  # start both, fill both, warm both
-    turn = 0
-
-    def once() -> Reading:
-        nonlocal turn
-        turn += 1
-        order = (subject, rival) if turn % 2 else (rival, subject)
-        cost = {side: per(stage.measure(side)) for side in order}
-        mine, other = cost[subject], cost[rival]
-        return Reading(mine - other if difference else mine / other, mine, other)
-
-    return once
-
-
-def lockstep(stage: Stage, side: Side, value: Callable[[Result], float]) -> Once:
-    """Runs of clients in lock-step; `value` picks what counts: `commits`, or the number of aborts."""
-
-    def once() -> Reading:
-        result = stage.measure(side)
-        return Reading(value(result), commits(result))
-
-    return once
-
-
-def memory_per_node(stage: Stage, nodes: int) -> Once:
-    """Growth of the resident set of a new daemon over `nodes` nodes with a 16-byte value, bytes per node."""
-    count = max(100, round(nodes * stage.scale))
-
-    def once() -> Reading:
-        with stage.fresh("daemon") as server:
-            result = stage.fill(server, "nodes", count)
-        return Reading((result.rss_end - result.rss_open) / count, requests(result))
-
-    return once
-
-
-def single(stage: Stage, side: Side) -> Once:
-    """Runs of one side by itself: CPU µs per request."""
-
-    def once() -> Reading:
-        cost = requests(stage.measure(side))
-        return Reading(cost, cost)
-
-    return once
-
-
-def fairness(stage: Stage, side: Side) -> Once:
-    """Runs of many at once: what the fastest got done over what the slowest got done."""
-
-    def once() -> Reading:
-        result = stage.measure(side)
-        return Reading(result.most / result.fewest if result.fewest else math.inf, requests(result))
-
-    return once
-
-
-def rest(stage: Stage, side: Side) -> Once:
-    """Nobody says anything: how often the daemon goes to sleep again, each minute."""
-    # 200: a minute, if runs take the 0.3 s that they take unless told
-    asleep = replace(side, load=replace(side.load, seconds=200 * stage.seconds))
-
-    def once() -> Reading:
-        result = stage.measure(asleep)
-        return Reading(result.switches * 60 / result.wall_s, result.cpu_ns / 1e3)
-
-    return once
-
-
-def lives(stage: Stage, situation: Situation, at_once: int, each: int, *, aborts: bool = False) -> Once:
-    """Whole lives of domains, as a toolstack and a guest play them: CPU µs per life, or transactions done again."""
-    situation = situation.scaled(stage.scale)
-
-    def once() -> Reading:
-        server = stage.server("daemon", situation)
+    def play(self, kind: Kind, play: Play, situation: Situation) -> Played:
+        """One run of the guest simulator, beside the guests of the situation."""
+        situation = situation.scaled(self.scale)
+        server = self.server(kind, situation)
         assert isinstance(server, host.Host)
-        command = [str(simxen.SIMGUEST), "--json", "--report", "1e6", "--socket", str(server.socket)]
-        command += ["--workload", "boot", "--first", str(situation.domains + 1)]
-        command += ["--guests", str(at_once), "--parallel", str(at_once), "--rounds", str(each)]
+        options = {
+            "--socket": server.socket,
+            "--report": 1e6,
+            "--workload": play.workload,
+            "--first": situation.domains + 1,
+            "--guests": play.guests,
+            "--parallel": play.guests,
+            **({"--rounds": play.rounds} if play.rounds else {"--seconds": play.seconds or self.seconds}),
+        }
+        command = [str(simxen.SIMGUEST), "--json", *(str(word) for option in options.items() for word in option)]
         time.sleep(SETTLE_S)
         before = server.cpu_ns()
-        with _on(stage.client_cpu):
+        with _on(self.client_cpu):
             done = subprocess.run(command, env={**os.environ, **server.env}, capture_output=True, text=True)
         time.sleep(SETTLE_S)
-        cpu_us = (server.cpu_ns() - before) / 1e3
+        cpu_ns = server.cpu_ns() - before
         if done.returncode:
             raise LoadError(f"simguest: {done.stderr.strip()}")
         said = json.loads(done.stdout.splitlines()[-1])
-        per_life = cpu_us / said["rounds"]
-        return Reading(said["errors"].get("EAGAIN", 0) if aborts else per_life, per_life)
-
-    return once
-
-
-def deaths(stage: Stage, many: int, few: int) -> Once:
-    """All domains of a host are destroyed at once: CPU per death, of `many` against `few`."""
-
-    def cost(domains: int) -> float:
-        with stage.fresh("daemon") as server:
-            assert isinstance(server, host.Host)
-            guests = stage.populate(server, domains)
-            time.sleep(SETTLE_S)
-            before = now = server.cpu_ns()
-            guests.close()
-            last = -1
-            while last != now:
-                last = now
-                time.sleep(SETTLE_S)
-                now = server.cpu_ns()
-        return (now - before) / 1e3 / domains
-
-    def once() -> Reading:
-        mine, other = (cost(Situation(domains=n).scaled(stage.scale).domains) for n in (many, few))
-        return Reading(mine / other, mine, other)
-
-    return once
-
-
-def memory_per_domain(stage: Stage, domains: int) -> Once:
-    """Growth of the resident set of a new daemon over `domains` introductions, bytes per domain."""
-
-    def once() -> Reading:
-        with stage.fresh("daemon") as server:
-            hold = stage.populate(server, round(domains * stage.scale))
-            hold.close()
-        return Reading((hold.result.rss_end - hold.result.rss_open) / hold.result.requests, requests(hold.result))
-
-    return once
-
-
-def memory_per_watch(stage: Stage, watches: int) -> Once:
-    """Growth over `watches` watches on connections that were there before, bytes per watch."""
-
-    def once() -> Reading:
-        with stage.fresh("daemon") as server:
-            hold = stage.watch(server, round(watches * stage.scale))
-            hold.close()
-        return Reading((hold.result.rss_end - hold.result.rss_open) / hold.result.requests, requests(hold.result))
-
-    return once
+        return Played(
+            said["rounds"],
+            said["requests"],
+            said["errors"].get("EAGAIN", 0),
+            cpu_ns,
+            said["seconds"],
+            said["p50_us"],
+            said["p99_us"],
+        )

@@ -75,7 +75,7 @@ class Host:
     `args` are added to the daemon's command line and `env` to its environment; `cpu` pins it to one
     CPU; `prefix` is put before the command (a tracer: then `pid` is the tracer's unless it execs).
     `default_quotas` leaves the daemon's own quotas alone, which load does not fit into.  `program` is
-    another build of that kind of daemon.
+    another build of that kind of daemon.  `access_log`: oxenstored logs every request, as it does unless told.
 
     Use it as a context manager, or call `start` and, at the end, `close`.  A daemon that was started by
     the main thread ends with this process in any case; Ctrl-C is for this process alone.
@@ -92,6 +92,7 @@ class Host:
         prefix: Sequence[str] = (),
         default_quotas: bool = False,
         program: Path | None = None,
+        access_log: bool = False,
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"no such kind of daemon: {kind!r}")
@@ -111,6 +112,7 @@ class Host:
         self._prefix = tuple(prefix)
         self._default_quotas = default_quotas
         self._program = program
+        self._access_log = access_log
         self._called = str(program or kind)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -241,7 +243,8 @@ class Host:
             return [*program, "-N", *quotas, *self._args]
         config = self.folder / "oxenstored.conf"
         config.write_text(self._ox_config())
-        return [*program, "--no-fork", "--no-access-log", "--config-file", str(config), *self._args]
+        quiet = () if self._access_log else ("--no-access-log",)
+        return [*program, "--no-fork", *quiet, "--config-file", str(config), *self._args]
 
     def _ox_config(self) -> str:
         settings: dict[str, object] = {
@@ -249,6 +252,7 @@ class Host:
             "xenstored-log-file": self.rundir / "log" / "oxenstored.log",
             "xenstored-kva": self.env["SIMXEN_DIR"] + "/rings",
             "xenstored-port": self.env["SIMXEN_DIR"] + "/xsd_port",
+            "access-log-file": self.rundir / "log" / "access.log",
             "quota-activate": "true",
         }
         if not self._default_quotas:

@@ -13,7 +13,7 @@ import pytest
 
 from bench.bars import BARS, Outcome, main, select
 from fastxs.bench.figures import Reading, interval, summarise
-from fastxs.bench.harness import Echo, Hold, Load, LoadError, Situation, Stage, drive, lives
+from fastxs.bench.harness import Echo, Hold, Load, LoadError, Play, Situation, Stage, drive
 from fastxs.bench.load import XSLOAD, build
 from fastxs.hypervisor import host
 
@@ -145,9 +145,8 @@ def test_whole_lives() -> None:
     with Stage(scale=0.01) as stage:
         if reason := stage.why_not("fastxs"):
             pytest.skip(reason)
-        beside = Situation(domains=1_000)
-        assert lives(stage, beside, at_once=3, each=2)().value > 0
-        assert lives(stage, beside, at_once=3, each=2, aborts=True)().value == 0
+        played = stage.play("fastxs", Play("boot", guests=3, rounds=2), Situation(domains=1_000))
+        assert (played.rounds, played.eagain) == (6, 0)
 
 
 def test_a_smaller_situation_keeps_a_few() -> None:
