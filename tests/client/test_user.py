@@ -6,7 +6,6 @@ import inspect
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,23 +13,12 @@ from fastxs import client
 from fastxs.hypervisor.host import Host
 from tests.client import user
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "client.md"
 SOURCE = inspect.getsource(user)
 
 
 def test_it_runs(fastxs_host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     user.main(str(fastxs_host.socket))
     assert capsys.readouterr().out == "done\n"
-
-
-def test_the_manuals_examples_run(fastxs_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after the other, as a reader would type them."""
-    monkeypatch.setenv("XENSTORED_PATH", str(fastxs_host.socket))
-    examples = re.findall(r"^```python\n(.*?)^```", DOCS.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(examples) == 5
-    names: dict[str, object] = {}
-    for example in examples:
-        exec(compile(example, DOCS.name, "exec"), names)
 
 
 def test_it_uses_every_public_name() -> None:

@@ -1,6 +1,7 @@
 """What a test may leave behind: no child process, no descriptor, nothing in /dev/shm.
 
-Owns looking and comparing.  Refuses to know why something was left; only `Before.kill_children` touches anything.
+Owns looking and comparing.  Refuses to know why something was left; only `Before.kill_children` and `end_all` touch
+anything.
 """
 
 from __future__ import annotations
@@ -90,3 +91,13 @@ def _command(pid: int) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return b" ".join(words).decode(errors="replace").strip() or "a zombie"
     return "gone meanwhile"
+
+
+def end_all(name: str, value: str) -> None:
+    """Kill all who have this in their environment: daemons in the background, and what became of them."""
+    mark = f"{name}={value}".encode()
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            with suppress(OSError):
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), signal.SIGKILL)

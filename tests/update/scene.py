@@ -6,18 +6,17 @@ Refuses to know which daemon is which.
 
 from __future__ import annotations
 
-import os
 import select
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 from fastxs.hypervisor.host import Host
 from fastxs.hypervisor.simxen.guests import Guests
 from tests.conversations.speak import OK, nul
+from tests.support import leaks
 from tests.support.ring import RingPeer
 from tests.support.wire import Message, Op, Peer
 
@@ -140,9 +139,4 @@ def environment() -> dict[str, str]:
 
 def end_all(host: Host) -> None:
     """The daemon's pid changes when a guardian serves on: it is found by what only it has in its environment."""
-    mark = f"XENSTORED_RUNDIR={host.rundir}".encode()
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal():
-            with suppress(OSError):
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(process.name), signal.SIGKILL)
+    leaks.end_all("XENSTORED_RUNDIR", str(host.rundir))

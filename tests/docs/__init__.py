@@ -1,0 +1,1 @@
+"""What the documentation shows is typed, and what comes is compared."""
