@@ -285,8 +285,6 @@ cdef class Buffer:
 
 @final
 cdef class Rooms:
-    cdef Store *s
-
     def __cinit__(self, uint64_t secret=0x1234567890ABCDEF):
         self.s = store_new(secret, 0, 0, NULL)
         if self.s == NULL:

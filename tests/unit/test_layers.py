@@ -39,6 +39,7 @@ ROOMS = [
     "fastxs.core.turn",
     "fastxs.core.check",  # looks at everything, is used by the Engine only
     "fastxs.core.probe",  # a face of single rooms for tests; used by nobody
+    "fastxs.core.laps",  # loops over single rooms for bench/micro; used by nobody
     "fastxs._core",
     "fastxs.hypervisor.states",
     "fastxs.storage.lmdb",

@@ -1,0 +1,1 @@
+"""Single rooms at work, by size: what one copy, lookup, match or commit costs."""
