@@ -7,7 +7,6 @@ alike.  Refuses to know connections, request ids and transactions.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Final, Generic, NamedTuple, Self, TypeAlias, TypeVar
@@ -286,7 +285,11 @@ def transaction_end(*, commit: bool) -> Request[None]:
 
 def pause_s(attempt: int) -> float:
     """How long to stand aside before the next attempt (0, 1, ...): not at first, then a random few ms."""
-    return random.uniform(0, min(0.001 * 2**attempt, 0.05)) if attempt else 0.0
+    if not attempt:
+        return 0.0
+    import random  # not for a short-lived program that is not disturbed: it costs more than this module
+
+    return random.uniform(0, min(0.001 * 2**attempt, 0.05))
 
 
 # -- domains ----------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from typing import IO
 
 import pytest
 
+from fastxs.cli.xenstore.main import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [ROOT / name for name in ("run", "test", ".ci/run", "packaging/setup.sh")]
 
@@ -43,10 +45,12 @@ def test_the_package_brings_the_load_generator() -> None:
 def test_the_commands_are_installed() -> None:
     commands = metadata.distribution("fastxs").entry_points.select(group="console_scripts")
     scripts = {script.name: script.value for script in commands}
+    xens = [f"fastxs-xenstore-{name}" for name in [*COMMANDS, "control"]]
     assert scripts == {
         "fastxs": "fastxs.cli.main:main",
         "fastxsd": "fastxs.cli.fastxsd:main",
         "fastxs-keeper": "fastxs.cli.keeper:main",
+        **dict.fromkeys(["fastxs-xenstore", *xens], "fastxs.cli.xenstore.main:main"),
     }
 
 
