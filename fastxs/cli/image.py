@@ -38,7 +38,7 @@ migration stream of Xen's, a dump of oxenstored's, or - for such a file on stdin
 
 
 @click.command(epilog=SOURCE_HELP)
-@click.argument("source", required=False)
+@click.argument("source", type=click.Path(), required=False)
 def check(source: str | None) -> None:
     """Look for damages in SOURCE, or let the running daemon look at itself.
 
@@ -107,8 +107,14 @@ def _walked(store: Source) -> str:
 
 
 @click.command(epilog=SOURCE_HELP)
-@click.argument("source", required=False)
-@click.option("-o", "--output", metavar="FILE", help="Where to; there only when it is complete.  [default: stdout]")
+@click.argument("source", type=click.Path(), required=False)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(),
+    help="Where to; there only when it is complete.  [default: stdout]",
+)
 @click.option(
     "-f",
     "--format",
@@ -193,8 +199,8 @@ class Content(NamedTuple):
 
 
 @click.command(epilog=SOURCE_HELP)
-@click.argument("first", metavar="SOURCE")
-@click.argument("second", metavar="[SOURCE]", required=False)
+@click.argument("first", metavar="SOURCE", type=click.Path())
+@click.argument("second", metavar="[SOURCE]", type=click.Path(), required=False)
 @click.option("--under", metavar="PATH", default="/", show_default=True, help="Only this node and those below it.")
 @click.option("--values", is_flag=True, help="Compare values only, not permissions.")
 @click.option("--json", "as_json", is_flag=True, help="The differences as JSON.")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from fastxs.cli.image import SOURCE_HELP
-from fastxs.cli.sources import kind_of, opened, progress, told, walked
+from fastxs.cli.sources import Bar, kind_of, opened, progress, told, walked
 from fastxs.cli.words import Refused, connected, shown
 from fastxs.client import Client, Request, XenStoreError, daemon_socket, requests
 from fastxs.state import Node, Perm
@@ -48,7 +48,7 @@ class Plan:
 
 
 @click.command(epilog=SOURCE_HELP)
-@click.argument("source")
+@click.argument("source", type=click.Path())
 @click.option("--socket", metavar="SOCKET", help="The daemon's socket, if it is not where the environment says.")
 @click.option(
     "--to-image",
@@ -184,15 +184,17 @@ def _given(perms: tuple[Perm, ...], alive: set[int]) -> tuple[Perm, ...]:
 
 def _do(client: Client, plan: Plan, batch: int) -> None:
     size = batch or len(plan.steps)
-    for at in range(0, len(plan.steps), size or 1):
-        steps = plan.steps[at : at + size]
-        for tx in client.transactions():
-            with tx:
-                answers = tx.call_many([request for _, many in steps for request in many], return_errors=True)
-                asked = [path for path, many in steps for _ in many]
-                for path, answer in zip(asked, answers, strict=True):
-                    if isinstance(answer, XenStoreError):
-                        raise Refused(f"{shown(path)}: {answer.strerror}; {at:,} nodes were done before", 1)
+    with Bar("writing") as bar:
+        for at in range(0, len(plan.steps), size or 1):
+            steps = plan.steps[at : at + size]
+            for tx in client.transactions():
+                with tx:
+                    answers = tx.call_many([request for _, many in steps for request in many], return_errors=True)
+                    asked = [path for path, many in steps for _ in many]
+                    for path, answer in zip(asked, answers, strict=True):
+                        if isinstance(answer, XenStoreError):
+                            raise Refused(f"{shown(path)}: {answer.strerror}; {at:,} nodes were done before", 1)
+            bar.show(at + len(steps), len(plan.steps))
 
 
 class _Peer:

@@ -29,7 +29,7 @@ from fastxs.state.oxenstored import HEADER
 from fastxs.storage import reader
 from fastxs.storage.reader import Findings, Reader, Unreadable, examine
 
-__all__ = ["Source", "examined", "kind_of", "opened", "progress", "told", "walked"]
+__all__ = ["Bar", "Source", "examined", "kind_of", "opened", "progress", "told", "walked"]
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ def _named(name: str, nodes: Iterable[Node]) -> Iterator[Node]:
 
 def examined(folder: str) -> Findings:
     """What there is to say of an image, every record read.  Unreadable: as `examine`."""
-    with _Bar(f"reading {folder}") as bar:
+    with Bar(f"reading {folder}") as bar:
         return examine(folder, bar.show)
 
 
@@ -284,7 +284,7 @@ def _with_perms(store: Client | Transaction, batch: Sequence[tuple[bytes, bytes]
 # ---- progress ----------------------------------------------------------------------------------------------
 
 
-class _Bar:
+class Bar:
     """On a terminal, for what takes longer than a moment."""
 
     def __init__(self, label: str) -> None:
@@ -294,7 +294,7 @@ class _Bar:
         self._counts = False
         self._quiet: Final = not sys.stderr.isatty()
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -320,7 +320,7 @@ class _Bar:
 def progress(source: Source, label: str) -> Iterator[Node]:
     """Its nodes, and on a terminal how many have passed."""
     number = 0
-    with _Bar(label) as bar:
+    with Bar(label) as bar:
         for node in source.state.nodes:
             yield node
             number += 1

@@ -135,7 +135,10 @@ def said() -> Iterator[None]:
 # ---- the daemon --------------------------------------------------------------------------------------------
 
 socket_option: Final = click.option(
-    "--socket", metavar="SOCKET", help="The daemon's socket, if it is not where the environment says."
+    "--socket",
+    metavar="SOCKET",
+    type=click.Path(),
+    help="The daemon's socket, if it is not where the environment says.",
 )
 
 

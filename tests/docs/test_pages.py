@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fastxs.cli.main import COMMANDS
 from fastxs.hypervisor.host import Host, scratch
 from tests.docs.session import Session, blocks, matches, steps
 from tests.support.leaks import end_all
@@ -67,6 +68,12 @@ def test_what_is_not_typed_is_known() -> None:
         for line in block.text.splitlines()
     ]
     assert set(lines) == NOT_TYPED.keys()
+
+
+def test_every_command_is_told_of() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    names = [name for group in COMMANDS.values() for name in group]
+    assert [name for name in names if f"| `fastxs {name}" not in page] == []
 
 
 # ---- the reader --------------------------------------------------------------------------------------------
