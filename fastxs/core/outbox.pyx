@@ -153,6 +153,8 @@ cdef void add_event(Store *s, Conn *conn, handle watch, uint32_t hash, const cha
     if w.pending:
         event_at(s, w.pending).same_prev = h
     w.pending = h
+    if conn.pending == 0:
+        mark_dirty(s, conn)                     # its slot must say so: the next process cannot know what waits here
     conn.pending += 1
     table_add(s, &s.events, h)
 
