@@ -137,7 +137,8 @@ class _Nodes:
         while stack:
             path, _, names = node = stack.pop()
             yield node
-            stack += (await self._look([requests.below(path, name) for name in names]))[::order]
+            if names:
+                stack += (await self._look([requests.below(path, name) for name in names]))[::order]
 
     async def _look(self, many: Sequence[bytes]) -> _List[Node]:
         payloads = requests.paths(many)

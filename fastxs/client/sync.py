@@ -135,7 +135,8 @@ class _Nodes:
         while stack:
             path, _, names = node = stack.pop()
             yield node
-            stack += self._look([requests.below(path, name) for name in names])[::order]
+            if names:
+                stack += self._look([requests.below(path, name) for name in names])[::order]
 
     def _look(self, many: Sequence[bytes]) -> _List[Node]:
         payloads = requests.paths(many)
