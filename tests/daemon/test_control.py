@@ -12,11 +12,15 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from click.testing import CliRunner
 
+from fastxs.cli.main import main
+from fastxs.daemon.control import Control
 from tests.daemon.conftest import TIMEOUT_S, Fastxsd, fastxsd_in_a_folder
-from tests.support.wire import Op, Peer
+from tests.support.wire import PAYLOAD_MAX, Op, Peer
 
 Ask = Callable[..., bytes | str]
 
@@ -71,6 +75,8 @@ def anybody() -> Iterator[Ask]:
         (["check"], b"OK\0"),
         (["check", "x"], "EINVAL"),
         (["check", ""], "EINVAL"),
+        (["fastxs-check"], b"node 4 is nobody's child\n\0"),
+        (["fastxs-check", "x"], "EINVAL"),
         (["log"], b"Log switch settings:\nobj     : on\nio      : on\nwrl     : off\nacc     : off\ntdb     : off\n\0"),
         (["log", "bogus"], "EINVAL"),
         (["log", "+bogus"], "EINVAL"),
@@ -162,6 +168,7 @@ def test_help_is_a_line_for_each_command(ask: Ask) -> None:
         b"quota\t[set <name> <val>|<domid>|max [-r]]\n"
         b"quota-soft\t[set <name> <val>]\n"
         b"turns\t[on|off]\n    A histogram of the CPU time of a turn's pieces.\n"
+        b"fastxs-check\t\n    As check; the faults, one a line.\n"
         b"help\t\n\0"
     )
 
@@ -235,6 +242,22 @@ def test_what_is_printed_and_found_is_in_the_log(ask: Ask, fastxsd: Fastxsd) -> 
         ("control", "hello\\x1b[2J", None),  # as it came it would clear the reader's screen
         ("check found a fault", None, "node 4 is nobody's child"),
     }
+
+
+def test_more_faults_than_an_answer_holds() -> None:
+    control = Control()
+    control.engine = Mock(**{"check.return_value": [f"node {i} is nobody's child" for i in range(1000)]})
+    answer = control(1, 0, [b"fastxs-check"])
+    assert answer is not None and len(answer) <= PAYLOAD_MAX
+    *shown, last = answer[:-1].decode().splitlines()
+    assert shown[0] == "node 0 is nobody's child"
+    assert last == f"and {1000 - len(shown)} more: they are in the log"
+
+
+def test_fastxs_check_tells_them(ask: Ask, fastxsd: Fastxsd) -> None:
+    result = CliRunner().invoke(main, ["check", str(fastxsd.socket)])
+    assert result.exit_code == 1
+    assert result.output == f"{fastxsd.socket}: the running daemon found 1 fault:\n  node 4 is nobody's child\n"
 
 
 @pytest.mark.skipif(XENSTORE_CONTROL is None, reason="no xenstore-control here")
