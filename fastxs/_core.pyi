@@ -42,6 +42,10 @@ class Image:
 TRIALS: Final[tuple[str, ...]]
 """Points of a turn at which `Engine(trial="NAME:COUNT")` kills the process, when it gets there for the COUNTth time."""
 
+FAULTS: Final[tuple[str, ...]]
+"""And how the image fails, by the same words: it does not take a turn (ENOSPC); it has taken it into its log, and LMDB
+takes nothing from there (EIO)."""
+
 @final
 class Engine:
     """The data plane: connections, store, watches, transactions; one instance serves one host.
@@ -51,6 +55,7 @@ class Engine:
     `answers` are such: what was asked of the process before this one, to be told with the recovery itself.
     `notice(notices)` is called at the end of a turn in which something was refused (already
     rate-limited per domain and kind).  Both run on the thread that runs `turn`.
+    OSError: what cannot be used, the hypervisor or the image, and why.
     """
 
     def __init__(
@@ -74,7 +79,10 @@ class Engine:
         """The Engine's epoll descriptor: readable when a turn has something to do."""
     def turn(self) -> None:
         """Serve everything that is ready, then stay (GIL released) for up to `linger_us` while
-        traffic goes on; returns when nothing came for a while, or to let the loop run."""
+        traffic goes on; returns when nothing came for a while, or to let the loop run.
+
+        OSError: the image failed.  Nothing of that turn has left, and nobody is served any more: the next process
+        goes on from the image."""
     def close(self) -> None:
         """Close every connection and descriptor, free the store.  Idempotent."""
     # -- connections ------------------------------------------------------------------------

@@ -66,6 +66,7 @@ cdef dict SWITCHES = {"obj": TRACE_OBJ, "io": TRACE_IO, "wrl": TRACE_WRL, "acc":
 
 TRIALS = ("gathered", "received", "applied", "stored", "committed", "begun", "copied", "indexed", "sent", "published",
           "recovered")
+FAULTS = ("uncommitted", "unfolded")
 
 
 class ControlError(Exception):
@@ -82,6 +83,16 @@ cdef class Border:
 
 cdef class Image:
     """What outlives the process, as the Engine sees it (core/model.pxd)."""
+
+
+cdef str NO_HYPERVISOR = "no hypervisor"
+cdef str UNWRITTEN = "the image cannot be written, nobody is answered by this process any more"
+
+cdef int demand(int error, str else_) except -1:
+    """OSError, unless `error` is 0: what failed, and why."""
+    if error:
+        raise OSError(error, f"{else_}: {strerror(error).decode()}")
+    return 0
 
 
 cdef int call_control(void *engine, Conn *conn, const char *data, uint32_t n, Buf *reply) noexcept nogil:
@@ -103,7 +114,6 @@ cdef class Engine:
     def __init__(self, *, border=None, image=None, sockets=(), answers=(), control=None, notice=None, priv_domid=0,
                  store_domid=0, keep_orphans=False, linger_us=2000, trial=""):
         cdef Store *s
-        cdef int error
         cdef uint64_t secret = 0
         if self.s != NULL:
             raise RuntimeError("an Engine is made once")
@@ -121,42 +131,40 @@ cdef class Engine:
         s.keep_orphans = keep_orphans
         if trial:
             point, _, count = trial.partition(":")
-            if point not in TRIALS:
-                raise ValueError("no point %r to try a crash at: there are %s" % (point, " ".join(TRIALS)))
-            s.trial_at = 1 + TRIALS.index(point)
-            s.trial_count = int(count or 1)
+            if point not in TRIALS + FAULTS:
+                raise ValueError("nothing to try at %r: there are %s" % (point, " ".join(TRIALS + FAULTS)))
+            s.trial.at = 1 + (TRIALS + FAULTS).index(point)
+            s.trial.count = int(count or 1)
         s.linger_ns = <uint64_t>linger_us * 1000
         s.engine = <void *>self
         s.control = call_control
-        error = self.build(list(sockets), list(answers))
-        if error:
-            raise OSError(error, strerror(error).decode())
+        self.build(list(sockets), list(answers))
 
-    cdef int build(self, list sockets, list answers):
+    cdef int build(self, list sockets, list answers) except -1:
         cdef Store *s = self.s
-        cdef int error = plane_open(s)
-        if not error and s.image != NULL:
+        demand(plane_open(s), "no descriptors to serve with")
+        if s.image != NULL:
+            s.image.trial = &s.trial
             s.slots_number = s.image.slots_number
-            error = slots_open(s, s.image.slots)
-            if not error:
-                s.image.slots = -1              # the store's now
-        if not error and self.border is not None:
+            demand(slots_open(s, s.image.slots), "the image's slot file cannot be used")
+            s.image.slots = -1                  # the store's now
+        if self.border is not None:
             s.border = &self.border.c
-            error = plane_border(s)
-        if not error and s.image != NULL and not s.image.fresh:
-            error = self.recover(sockets) or plane_adopt(s)
-            if not error and s.border != NULL:
+            demand(plane_border(s), NO_HYPERVISOR)
+        if s.image != NULL and not s.image.fresh:
+            demand(self.recover(sockets), "the store cannot be recovered from its image")
+            demand(plane_adopt(s), "clients' sockets cannot be watched")
+            if s.border != NULL:
                 domains_check(s)                # who shut down while nobody looked
             for conn_id, req_id, tx_id, payload in answers:
                 self.put_answer(conn_id, req_id, tx_id, payload)
-        if not error and s.border != NULL and s.domain[s.store_domid].conn == NULL:
-            error = self.join_dom0()
+        if s.border != NULL and s.domain[s.store_domid].conn == NULL:
+            demand(self.join_dom0(), NO_HYPERVISOR)
         s.now_ns = now()
-        if not error and s.image != NULL:
+        if s.image != NULL:
             self.commit()                       # the image has it all before anybody is served
-            if s.fatal:
-                error = EIO
-        return error
+            demand(s.fatal, UNWRITTEN)
+        return 0
 
     cdef void commit(self) noexcept:
         """A turn that serves nobody: who answers CONTROL is not ready before this Engine is."""
@@ -221,11 +229,18 @@ cdef class Engine:
             return
         self.s = NULL
         plane_close(s)
+        if s.image != NULL:
+            s.image.trial = NULL
         store_free(s)
 
     cdef Store *store(self) except NULL:
         if self.s == NULL:
             raise ValueError("this Engine is closed")
+        return self.s
+
+    cdef Store *serving(self) except NULL:
+        """As `store`, for who has it go on.  OSError: the image has failed."""
+        demand(self.store().fatal, UNWRITTEN)
         return self.s
 
     def close(self):
@@ -237,15 +252,14 @@ cdef class Engine:
         return self.store().epoll_fd
 
     def turn(self):
-        cdef Store *s = self.store()
+        cdef Store *s = self.serving()
         with nogil:
             plane_run(s)
-        if s.says:
+        if s.says or s.fatal:
             self.tell()
-        if s.fatal:
-            raise RuntimeError("the image cannot be written: what was not answered yet is not answered by this process")
 
     cdef int tell(self) except -1:
+        """What turns left to be said."""
         cdef Store *s = self.s
         cdef uint32_t i
         lines = []
@@ -254,8 +268,9 @@ cdef class Engine:
                 KINDS[s.say[i].kind], s.say[i].domid, s.say[i].conn, s.say[i].what[:s.say[i].what_len],
                 error_word(<int>s.say[i].error).decode() if s.say[i].error else "", s.say[i].count))
         s.says = 0
-        if self.notice is not None:
+        if lines and self.notice is not None:
             self.hand_over(lines)
+        demand(s.fatal, UNWRITTEN)
         return 0
 
     cdef int put_answer(self, uint32_t conn_id, uint32_t req_id, uint32_t tx_id, bytes payload) except -1:
@@ -410,18 +425,18 @@ cdef class Engine:
 
     cdef int settle(self) except -1:
         """Turns until nobody is ready (peers whose outbox is full are not)."""
-        cdef Store *s = self.s
+        cdef Store *s = self.serving()
         cdef uint64_t before
         s.now_ns = now()
         with nogil:
             if s.waits != NULL:
                 turn(s)
-            while s.ready_first != NULL or s.dirty != NULL:
+            while (s.ready_first != NULL or s.dirty != NULL) and not s.fatal:
                 before = s.counter[0]
                 turn(s)
                 if s.counter[0] == before and s.dirty == NULL:
                     break
-        if s.says:
+        if s.says or s.fatal:
             self.tell()
         return 0
 

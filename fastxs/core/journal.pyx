@@ -3,6 +3,7 @@
 Owns what the present turn changed, as records in order, until the image has taken them.  Refuses to
 know what a record stands for (the rooms that change something write their own) and where it is kept.
 """
+from libc.errno cimport ENOMEM
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -27,7 +28,7 @@ cdef char *journal_put(Store *s, uint32_t table, uint64_t id, uint32_t len) noex
             s.journal.len = s.journal_last
             s.journal_count -= 1
     if buf_room(&s.journal, size):
-        s.fatal = True                          # a change that cannot be told must not be answered
+        s.fatal = ENOMEM                        # a change that cannot be told must not be answered
         return NULL
     s.journal_last = s.journal.len
     memcpy(s.journal.data + s.journal.len, &r, sizeof(r))

@@ -435,6 +435,10 @@ cdef struct Slots:
 
 # ---- the image as the core sees it; filled by fastxs.storage.image ---------------------------------
 
+cdef struct Trial:              # what a test has happen (core/trial)
+    uint32_t at                 # at this point; 0: nothing
+    uint32_t count              # when it is reached so many times
+
 cdef struct Image:
     void *self                  # the image's own; not touched here
     uint64_t turn               # the last that is committed
@@ -444,6 +448,7 @@ cdef struct Image:
     uint32_t slots_number
     int old_slots               # the one that belongs to what is in the image, then the next daemon's; not to be closed
     uint64_t old_slots_size
+    Trial *trial                # the store's; not owned; NULL: none
     # Each record in order of its key, until `got` returns an errno, which is returned.
     int (*each)(void *self, void *into, int (*got)(void *into, uint64_t key, const char *value,
                                                    uint32_t len) noexcept nogil) noexcept nogil
@@ -578,9 +583,8 @@ cdef struct Store:
     uint32_t recoveries
     Buf orphans                 # owned; uint64_t births of records whose parent left the tree, to be removed
     bint restoring              # what happens now is in the image already
-    uint32_t trial_at           # a crash is tried (core/trial): at this point; 0: none
-    uint32_t trial_count        # when it is reached so many times
-    bint fatal                  # the image could not be told: nothing leaves any more
+    Trial trial
+    int fatal                   # errno: the image could not be told; nothing leaves any more, nobody is served
     # connections
     Conn **conn                 # owned; by index
     uint32_t conns

@@ -1,7 +1,7 @@
-"""Where a crash is tried: named points before and after every step of a turn, at which a test ends the process."""
+"""What is tried: named points of a turn at which a test ends the process, or has the image fail."""
 from libc.stdint cimport uint32_t
 
-from fastxs.core.model cimport Store
+from fastxs.core.model cimport Store, Trial
 
 cdef extern from "signal.h" nogil:
     enum:
@@ -11,7 +11,7 @@ cdef extern from "signal.h" nogil:
 cdef extern from "unistd.h" nogil:
     int getpid()
 
-cdef enum:                      # in the order of a turn; `_core.TRIALS` has their names
+cdef enum:                      # a crash, in the order of a turn; `_core.TRIALS` has their names
     AT_GATHERED = 1             # it is known who is ready
     AT_RECEIVED                 # bytes were taken from a socket and not kept yet
     AT_APPLIED                  # a batch was served, nothing left, nothing is kept
@@ -23,10 +23,16 @@ cdef enum:                      # in the order of a turn; `_core.TRIALS` has the
     AT_SENT                     # bytes left through a socket, and the slot does not know yet
     AT_PUBLISHED                # everybody has what he is to have
     AT_RECOVERED                # a recovery is done, and not committed yet
-    TRIALS = 12
+
+    FAULT_COMMIT                # a failure, `_core.FAULTS`: the log has no room for the turn
+    FAULT_FOLD                  # the turn is in the log, LMDB takes none of it
+
+cdef inline bint fails_at(Trial *trial, uint32_t point) noexcept nogil:
+    if trial == NULL or trial.at != point:
+        return False
+    trial.count -= 1
+    return trial.count == 0
 
 cdef inline void at_point(Store *s, uint32_t point) noexcept nogil:
-    if s.trial_at == point:
-        s.trial_count -= 1
-        if s.trial_count == 0:
-            kill(getpid(), SIGKILL)
+    if fails_at(&s.trial, point):
+        kill(getpid(), SIGKILL)

@@ -595,7 +595,7 @@ cdef void seal(Store *s) noexcept nogil:
     """From here on what was done outlives us: the slots say how each peer stands, once the image has the changes."""
     cdef Conn *conn = s.dirty
     cdef uint64_t turn
-    if s.image == NULL:
+    if s.image == NULL or s.fatal:
         return
     turn = s.image.turn + (1 if s.journal.len else 0)
     while conn != NULL:
@@ -604,12 +604,13 @@ cdef void seal(Store *s) noexcept nogil:
         conn = conn.dirty_next
     at_point(s, AT_STORED)
     if s.journal.len:
-        if s.fatal or s.image.commit(s.image.self, s.journal.data, s.journal.len):
-            s.fatal = True
+        s.fatal = s.image.commit(s.image.self, s.journal.data, s.journal.len)
         s.journal.len = 0
         s.journal_count = 0
         if s.journal.cap > KEEP_JOURNAL:
             buf_free(&s.journal)
+    if s.fatal:                                 # what the slots hold now is what the next process goes on with
+        return
     at_point(s, AT_COMMITTED)
     slots_settle(s)
 

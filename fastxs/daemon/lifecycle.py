@@ -291,10 +291,13 @@ def _build(config: Config, stack: ExitStack, sockets: list[int], before: Before 
     control = Control()
     try:
         border = Hypervisor.load(sim=who.sim)
-        stack.callback(border.close)
-        image = _image(config, stack, trusted=trusted)
-        if before is not None and (image is None or image.fresh):
-            raise StartError(f"the image {config.daemon.image_path} is not what the program before this one had")
+    except OSError as error:
+        raise StartError(f"no hypervisor: {reason(error)}") from None
+    stack.callback(border.close)
+    image = _image(config, stack, trusted=trusted)
+    if before is not None and (image is None or image.fresh):
+        raise StartError(f"the image {config.daemon.image_path} is not what the program before this one had")
+    try:
         engine = Engine(
             border=border,
             image=image,
@@ -309,7 +312,7 @@ def _build(config: Config, stack: ExitStack, sockets: list[int], before: Before 
             trial=os.environ.get("FASTXS_TRIAL", ""),  # tests try a crash there
         )
     except OSError as error:
-        raise StartError(f"no hypervisor: {reason(error)}") from None
+        raise StartError(reason(error)) from None
     stack.callback(engine.close)
     if image is None or image.fresh:  # else they are as the administrator left them
         for name, value in config.quota.items():

@@ -7,8 +7,8 @@ means.  The folder of an image:
     log         the turns that are committed and not in `store` yet
     slots.N     0 and 1: the slot file that belongs to it (core/slots.pyx), and the one of the next daemon, for which
                 as much is reserved: it can begin where the file system is full.  N stands in the store
-    lock        held by the daemon that serves it
 
+Who serves it holds the lock beside its socket, `<socket>.lock`.
 All of it is written through maps and nothing is synced: what is committed survives the process, not the
 host, whose end is the end of its domains, too.  A commit makes no system call.
 
@@ -34,6 +34,7 @@ import sys
 from fastxs._core cimport Image as CoreImage
 from fastxs.core.journal cimport IMAGE_VERSION, J_GONE, J_META, Check, MetaRecord, Record, journal_key, journal_sum
 from fastxs.core.model cimport Image as CImage
+from fastxs.core.trial cimport FAULT_COMMIT, FAULT_FOLD, fails_at
 from fastxs.storage.lmdb cimport (MDB_APPEND, MDB_CREATE, MDB_FIRST, MDB_INTEGERKEY, MDB_KEYEXIST, MDB_LAST, MDB_NEXT,
                                   MDB_NOLOCK, MDB_NOMEMINIT, MDB_NORDAHEAD, MDB_NOSUBDIR, MDB_NOSYNC, MDB_NOTFOUND,
                                   MDB_NOTLS, MDB_RDONLY, MDB_SET, MDB_WRITEMAP, MDB_cursor, MDB_dbi, MDB_env,
@@ -217,7 +218,7 @@ cdef int into_lmdb(Files *f, const char *more, uint32_t len, uint64_t turn) noex
         mdb.cursor_close(cursor)
     if not error and not mdb.stat(txn, f.dbi, &st):
         f.tree = st.branch_pages + st.leaf_pages
-    if error:
+    if error or fails_at(f.core.trial, FAULT_FOLD):
         mdb.txn_abort(txn)
         return EIO
     if mdb.txn_commit(txn):
@@ -249,6 +250,8 @@ cdef int i_commit(void *self, char *journal, uint32_t len) noexcept nogil:
     cdef uint64_t turn = f.core.turn + 1
     cdef uint32_t count = sign(journal, len)
     cdef LogHead *head
+    if fails_at(f.core.trial, FAULT_COMMIT):
+        return ENOSPC
     if f.log_len + sizeof(LogHead) + len > LOG_SIZE:
         f.core.turn = turn
         return into_lmdb(f, journal, len, turn)

@@ -16,12 +16,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from fastxs._core import FAULTS
 from fastxs.hypervisor.host import Host
-from tests.crash.scene import Guests, Lives, compare, lives
+from tests.crash.scene import Guests, Lives, WrongError, compare, lives
 from tests.support.wire import Op, Peer
 
 LIMITS: Final = ("-S", "4096", "-t", "10")
 """Large values; few transactions at a time, so that one which is begun twice or never ends is missed."""
+
+UNWRITTEN: Final = "the image cannot be written"
+"""What a daemon says whose image has failed."""
 
 Figures = dict[str, Any]
 Say = Callable[[str], None]
@@ -63,18 +67,20 @@ def random_kills(folder: Path, guests: int, kills: int, seed: int, say: Say = la
 def named_points(
     folder: Path, guests: int, rounds: int, seed: int, points: Sequence[str], say: Say = lambda line: None
 ) -> Figures:
-    """It ends itself at each of these points in turn, the first time it comes there or later."""
+    """It dies at each of these points in turn, or its image fails there, the first time it comes there or later."""
     chance = random.Random(seed)
     ended: Counter[str] = Counter()
     with lives(folder, LIMITS) as them, Guests(them.host, guests, seed) as played:
         for n in range(rounds):
             for point in points:
-                often = point not in ("received", "sent", "recovered")  # sockets are rare here
+                often = point not in ("received", "sent", "recovered", "unfolded")  # sockets are rare here
                 count = chance.choice((1, 2, 3, chance.randrange(1, 30), chance.randrange(1, 300))) if often else 1
                 them.kill()
                 played.tell("k")
                 if not them.again(f"{point}:{count}") or them.wait_for_end(10):
                     ended[point] += 1
+                if point in FAULTS and UNWRITTEN not in them.host.stderr():
+                    raise WrongError(f"{point}:{count}: {them.host.stderr()}")
                 if chance.random() < 0.3:
                     them.kill()
                     played.tell("k")

@@ -16,13 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from fastxs._core import TRIALS
+from fastxs._core import FAULTS, TRIALS
 from fastxs.hypervisor.host import scratch
 from tests.crash.plans import Figures, full_disk, kept_sockets, named_points, random_kills
 from tests.crash.scene import WrongError
 
 PLANS: Final = {"kills": 1000, "points": 50, "full": 20, "sockets": 200}
 """And how many times, unless told."""
+
+POINTS: Final = TRIALS + FAULTS
 
 SIZE_MB: Final = 48
 INSIDE: Final = "FASTXS_CRASH_MOUNTS"
@@ -54,7 +56,7 @@ def play(plan: str, folder: Path, args: argparse.Namespace) -> Figures:
     if plan == "sockets":
         return kept_sockets(folder, args.guests, args.times, args.seed, say)
     if plan == "points":
-        return named_points(folder, args.guests, args.times, args.seed, args.point or TRIALS, say)
+        return named_points(folder, args.guests, args.times, args.seed, args.point or POINTS, say)
     run = folder / "run"
     run.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", run], check=True)
@@ -71,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--guests", type=int, default=200)
     parser.add_argument("--times", type=int, help=f"kills, rounds of all points, times full; else {PLANS}")
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--point", action="append", choices=TRIALS, help="this one only; may be repeated")
+    parser.add_argument("--point", action="append", choices=POINTS, help="this one only; may be repeated")
     parser.add_argument("--restarts", action=argparse.BooleanOptionalAction, default=True, help="also while it is full")
     args = parser.parse_args(words)
     args.times = args.times or PLANS[args.plan]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from fastxs._core import TRIALS
 from fastxs.hypervisor.host import available, scratch
 from tests.crash import run
 from tests.crash.plans import kept_sockets, named_points, random_kills
@@ -36,8 +35,8 @@ def test_killed_at_any_time(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_at_each_point(folder: Path) -> None:
-    figures = named_points(folder, guests=20, rounds=1, seed=1, points=TRIALS)
-    assert set(figures["points"]) == set(TRIALS)
+    figures = named_points(folder, guests=20, rounds=1, seed=1, points=run.POINTS)
+    assert set(figures["points"]) == set(run.POINTS)
     assert figures["answers"] == figures["requests"]
 
 
