@@ -3,6 +3,9 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastxs.core.model cimport KIND_MEMORY, Conn, Meta, Slot, Store
 
+cdef enum:
+    METAS = 1 << 27             # bytes for Slots at the file's beginning: a million of them
+
 cdef inline bint lasting(Store *s, Conn *conn) noexcept nogil:
     """Peers in memory end with the process; without an image all do."""
     return s.slots.fd >= 0 and conn.kind != KIND_MEMORY

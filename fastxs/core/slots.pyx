@@ -34,7 +34,6 @@ cdef extern from *:
     void fx_store(uint32_t *p, uint32_t v) noexcept nogil
 
 cdef enum:
-    METAS = 1 << 27             # bytes for Slots at the file's beginning: a million of them
     META_STEP = 1 << 16
     HEAP_STEP = 1 << 20
     AHEAD = 1 << 20             # 64 largest answers, and what they outgrow

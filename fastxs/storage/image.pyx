@@ -24,7 +24,7 @@ from libc.errno cimport EBADMSG, EIO, ENOSPC, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
-from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_RDWR, open as c_open
+from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_RDONLY, O_RDWR, open as c_open
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close
 
@@ -33,7 +33,8 @@ import sys
 
 from fastxs._core cimport Image as CoreImage
 from fastxs.core.journal cimport IMAGE_VERSION, J_GONE, J_META, Check, MetaRecord, Record, journal_key, journal_sum
-from fastxs.core.model cimport Image as CImage
+from fastxs.core.model cimport Image as CImage, Slot
+from fastxs.core.slots cimport METAS
 from fastxs.core.trial cimport FAULT_COMMIT, FAULT_FOLD, fails_at
 from fastxs.storage.lmdb cimport (MDB_APPEND, MDB_CREATE, MDB_FIRST, MDB_INTEGERKEY, MDB_KEYEXIST, MDB_LAST, MDB_NEXT,
                                   MDB_NOLOCK, MDB_NOMEMINIT, MDB_NORDAHEAD, MDB_NOSUBDIR, MDB_NOSYNC, MDB_NOTFOUND,
@@ -42,6 +43,11 @@ from fastxs.storage.lmdb cimport (MDB_APPEND, MDB_CREATE, MDB_FIRST, MDB_INTEGER
 
 cdef extern from "fcntl.h" nogil:
     int fallocate(int fd, int mode, long offset, long n)
+
+cdef extern from "unistd.h" nogil:
+    enum:
+        SEEK_HOLE
+    long lseek(int fd, long offset, int whence)
 
 cdef extern from *:
     """
@@ -318,6 +324,29 @@ cdef int check_one(void *into, uint64_t key, const char *value, uint32_t len) no
     return 0 if sum == journal_sum(key, value, len) else EBADMSG
 
 
+cdef uint64_t last_turn_of(const char *path) noexcept nogil:
+    """The largest that a slot names, of this daemon's life or an earlier one's; a file that is missing names none."""
+    cdef const Slot *slots
+    cdef uint64_t turn = 0
+    cdef long size = 0, i
+    cdef int fd = c_open(path, O_RDONLY | O_CLOEXEC), n
+    cdef void *p = MAP_FAILED
+    if fd >= 0:
+        size = min(lseek(fd, 0, SEEK_HOLE), <long>METAS)
+        if size > 0:
+            p = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0)
+        close(fd)
+    if p == MAP_FAILED:
+        return 0
+    slots = <const Slot *>p
+    for i in range(size // <long>sizeof(Slot)):
+        for n in range(2):
+            if slots[i].meta[n].seq and slots[i].meta[n].turn > turn:
+                turn = slots[i].meta[n].turn
+    munmap(p, size)
+    return turn
+
+
 # ---- opening ------------------------------------------------------------------------------------------------
 
 cdef class Image(CoreImage):
@@ -404,6 +433,10 @@ cdef class Image(CoreImage):
             raise ImageError(f"{folder}/store: a record is damaged")
         image.open_log()
         image.scan_log()
+        for number in (0, 1):
+            turn = last_turn_of(os.fsencode(os.path.join(folder, f"slots.{number}")))
+            if turn > image.c.turn + 1:         # the one that a crash interrupted
+                raise ImageError(f"{folder}/log: ends with turn {image.c.turn}, but a peer was told of turn {turn - 1}")
         image.close()
 
     cdef int open_store(self, unsigned int more) except -1:

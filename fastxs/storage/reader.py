@@ -188,6 +188,11 @@ LOG_RECORD: Final = struct.Struct("=QI4x")
 """Its key, the bytes of the value that follows, up to a multiple of 8; `GONE`: there is none, it was removed."""
 GONE: Final = 0xFFFFFFFF
 
+SLOT: Final = struct.Struct("=32xQI36xQI36x")
+"""Of one connection in `slots.N`: twice the turn that it needs and a number, 0 if that one was never used."""
+SLOTS_MAX: Final = 1 << 27
+"""Bytes of such a file that are slots, at most."""
+
 RELATIVE: Final = 1
 STALE: Final = 1
 LETTERS: Final = "nrwb"
@@ -613,8 +618,21 @@ def _examine(image: Reader, seen: Callable[[int, int], None]) -> Findings:
         found.fault("it is not said which boot of the host it belongs to")
     if conns and found.meta is not None and not Path(image.folder, f"slots.{found.meta.slots}").is_file():
         found.fault(f"slots.{found.meta.slots} is missing: what was under way between the daemon and its peers is lost")
+    told = max(_last_turn(image.folder, number) for number in (0, 1))
+    if told > image.turn + 1:
+        found.fault(f"`log` ends with turn {image.turn:,}, but a peer was told of turn {told - 1:,}: the rest is lost")
     seen(of, of)
     return found
+
+
+def _last_turn(folder: str, number: int) -> int:
+    """The largest that a slot file names; a crash may have come before that one was committed."""
+    try:
+        with open(os.path.join(folder, f"slots.{number}"), "rb") as file:
+            data = file.read(min(os.lseek(file.fileno(), 0, os.SEEK_HOLE), SLOTS_MAX) // SLOT.size * SLOT.size)
+    except OSError:  # missing, or of no bytes
+        return 0
+    return max((turn for a, m, b, n in SLOT.iter_unpack(data) for turn, used in ((a, m), (b, n)) if used), default=0)
 
 
 def _look_at_node(node: Node, found: Findings, perms: set[int], nodes: set[int], names: set[tuple[int, bytes]]) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from fastxs.hypervisor.host import Host, HostError, available, scratch
+from fastxs.storage.reader import LOG_HEAD
 from tests.crash.scene import walk
 from tests.support.wire import Op, Peer
 
@@ -72,6 +73,20 @@ def torn(image: Path) -> None:
         os.pwrite(file.fileno(), bytes(PAGE // 2), max(0, end - PAGE))
 
 
+def beheaded(image: Path) -> None:
+    """A turn in the middle of the log does not say any more that it is one."""
+    with (image / "log").open("r+b") as file:
+        log = file.read()
+        at = 0
+        heads: list[int] = []
+        first, _ = LOG_HEAD.unpack_from(log)
+        while LOG_HEAD.unpack_from(log, at)[0] == first + len(heads):
+            heads.append(at)
+            at += LOG_HEAD.size + LOG_HEAD.unpack_from(log, at)[1]
+        assert len(heads) > 2
+        os.pwrite(file.fileno(), bytes(LOG_HEAD.size), heads[len(heads) // 2])
+
+
 def empty(image: Path) -> None:
     for file in image.iterdir():
         os.truncate(file, 0)
@@ -89,6 +104,7 @@ DAMAGES: Final[dict[str, Damage]] = {
     "log cut to nothing": truncated("log", 0),
     "log cut to a half": truncated("log", 0.5),
     "log missing": missing("log"),
+    "a turn in the log beheaded": beheaded,
     "slots missing": missing("slots.0"),
     "slots cut to nothing": truncated("slots.0", 0),
     "all empty": empty,
@@ -103,6 +119,7 @@ CERTAIN: Final = {
     "log missing",
     "log cut to nothing",
     "log cut to a half",
+    "a turn in the log beheaded",
     "all empty",
 }
 """Other damage may hit what is not in use."""
