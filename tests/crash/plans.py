@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from fastxs._core import FAULTS
 from fastxs.hypervisor.host import Host
-from tests.crash.scene import Guests, Lives, WrongError, compare, lives
+from tests.crash.scene import PATIENCE_S, Guests, Lives, WrongError, compare, lives
 from tests.support.wire import Op, Peer
 
 LIMITS: Final = ("-S", "4096", "-t", "10")
@@ -114,7 +114,7 @@ def kept_sockets(folder: Path, clients: int, kills: int, seed: int, say: Say = l
             os.kill(_child(host.pid), signal.SIGKILL)
             played.tell("k")
             with Peer(host.socket) as peer:
-                peer.call(Op.READ, b"/\0")  # until the next one answers
+                peer.reply(peer.send(Op.READ, b"/\0"), PATIENCE_S)  # the next one answers
             if n % 50 == 49:
                 say(f"{n + 1} kills")
         played.are_alive()
