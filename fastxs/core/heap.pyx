@@ -3,14 +3,15 @@
 Owns memory by 32-bit handles (2 MiB chunks, size classes with free lists), hash tables that grow one
 bucket at a time, and growing byte buffers.  Knows nothing of what is stored.  The lowest room.
 
-Chunks are mapped and touched only as they fill; they are never returned to the system, their items
-are used again.  A handle is an index in units of 8 bytes, so 32 GiB can be named.
+Chunks are mapped as they are needed, once they are huge one ahead, to be brought in meanwhile (core/warm); they are
+never returned to the system, their items are used again.  A handle is an index in units of 8 bytes, so 32 GiB can be named.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 from fastxs.core.model cimport CHUNKS, SEGMENT, SEGMENTS, layout
+from fastxs.core.warm cimport HUGE, warm_up, warm_wait
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 LAYOUT = layout()
@@ -20,9 +21,8 @@ cdef enum:
     CHUNK_UNITS = 1 << 18
     RUN_UNITS = 512             # a class takes 4 KiB from the chunk at a time
     LARGEST = 65536
-    HUGE = 2097152
     SMALL = 8                   # chunks
-    COLLAPSE = 25               # MADV_COLLAPSE, which older headers lack
+    AHEAD = HUGE // 8           # buckets in half a huge page
 
 cdef extern from "sys/mman.h" nogil:
     enum:
@@ -80,16 +80,22 @@ cdef bint new_chunk(Store *s) noexcept nogil:
     cdef char *p
     if s.heap.chunks == CHUNKS:
         return False
-    p = huge(CHUNK_UNITS * UNIT, s.heap.chunks >= SMALL)        # in a small store 2 MiB are much
+    p = s.heap.spare
+    s.heap.spare = NULL
+    if p == NULL:
+        p = huge(CHUNK_UNITS * UNIT, s.heap.chunks >= SMALL)    # in a small store 2 MiB are much
     if p == NULL:
         return False
     s.heap.chunk[s.heap.chunks] = p
-    # A store that outgrew small pages: one of its first chunks becomes huge with each new one (0.3 ms each; a
-    # kernel before 6.1 cannot, and they stay as they are).
+    if s.heap.chunks + 1 >= SMALL:
+        s.heap.spare = huge(CHUNK_UNITS * UNIT, True)
+        if s.heap.spare != NULL:
+            warm_up(s.heap.spare, CHUNK_UNITS * UNIT, False)
+    # A store that outgrew small pages: one of its first chunks becomes huge with each new one.
     if SMALL <= s.heap.chunks < 2 * SMALL:
         p = s.heap.chunk[s.heap.chunks - SMALL]
         madvise(p, CHUNK_UNITS * UNIT, MADV_HUGEPAGE)
-        madvise(p, CHUNK_UNITS * UNIT, COLLAPSE)
+        warm_up(p, CHUNK_UNITS * UNIT, True)
     s.heap.top = 8 if s.heap.chunks == 0 else 0         # handle 0 means none; 64-byte items keep to their lines
     s.heap.chunks += 1
     return True
@@ -140,6 +146,10 @@ cdef void give(Store *s, handle h, uint32_t size) noexcept nogil:
 
 cdef void heap_free(Store *s) noexcept nogil:
     cdef uint32_t i
+    warm_wait()
+    if s.heap.spare != NULL:
+        munmap(s.heap.spare, CHUNK_UNITS * UNIT)
+        s.heap.spare = NULL
     for i in range(s.heap.chunks):
         munmap(s.heap.chunk[i], CHUNK_UNITS * UNIT)
     s.heap.chunks = 0
@@ -169,10 +179,22 @@ cdef int table_init(Table *t) noexcept nogil:
 
 cdef void table_free(Table *t) noexcept nogil:
     cdef uint32_t i
+    warm_wait()
     for i in range(SEGMENTS):
         if t.segment[i] != NULL:
             munmap(t.segment[i], segment_bytes(i))
         t.segment[i] = NULL
+
+
+cdef void warm_ahead(Table *t, uint32_t i) noexcept nogil:
+    """Bucket `i` is in the middle of a huge page, or of what is as long: the next page is brought in meanwhile."""
+    cdef uint32_t following = i + AHEAD, k = 20 - fx_clz(i + AHEAD)
+    if k >= SEGMENTS:
+        return
+    if t.segment[k] == NULL:
+        t.segment[k] = new_segment(k)
+    if t.segment[k] != NULL:
+        warm_up(<char *>slot(t, following), HUGE, False)
 
 
 cdef void table_grow(Store *s, Table *t) noexcept nogil:
@@ -189,6 +211,8 @@ cdef void table_grow(Store *s, Table *t) noexcept nogil:
             t.segment[k] = new_segment(k)
         if t.segment[k] == NULL:
             return
+    if i % (2 * AHEAD) == AHEAD:
+        warm_ahead(t, i)
     low = slot(t, i - t.level)
     high = slot(t, i)
     h = low[0]

@@ -32,6 +32,7 @@ cdef enum:
 
 cdef struct Heap:
     char *chunk[CHUNKS]         # owned; mmap of 2 MiB each
+    char *spare                 # owned; the next one, being brought in; NULL: none
     uint32_t chunks
     uint32_t top                # next free unit of the last chunk
     handle free[HEAP_CLASSES]   # free lists, the next handle in each item's first word

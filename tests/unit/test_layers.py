@@ -19,6 +19,7 @@ ROOMS = [
     "fastxs.core.trial",  # where a crash is tried
     "fastxs.core.spans",  # how long turns hold the thread
     "fastxs.core.wire",
+    "fastxs.core.warm",  # memory before it is needed
     "fastxs.core.heap",  # where the structs lie
     "fastxs.core.paths",
     "fastxs.core.journal",  # what a turn changed, and the form of the image
