@@ -6,20 +6,13 @@ commands see.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import re
-import shlex
-import subprocess
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-from fastxs.cli.xenstore.main import run
-from fastxs.hypervisor.host import XEN_BIN, Host, Kind
-from tests.conftest import running
+from fastxs.hypervisor.host import BINARIES, Kind
+from tests.cli.sides import commands, compare, debian, ours, two_hosts
 
 SESSION: Final = """
 # an empty store; what -h, no words and wrong options say goes to standard error
@@ -380,64 +373,20 @@ control live-update /nonexistent -t 5 -F -c x
 """
 
 
-def lines(session: str) -> list[list[str]]:
-    """Its commands as words; `{x200}` stands for 200 times x, and `{newline}` for one."""
-    text = re.sub(r"\{(\D+?)([0-9]+)\}", lambda found: found[1] * int(found[2]), session)
-    commands = [line for line in text.split("\n") if line and not line.startswith("#")]
-    return [[word.replace("{newline}", "\n") for word in shlex.split(line)] for line in commands]
+@pytest.mark.parametrize("kind", ["fastxs", "c"])
+def test_session(kind: Kind) -> None:
+    with two_hosts(kind) as hosts:
+        compare(SESSION, hosts)
 
 
-def named(words: list[str]) -> list[str]:
-    """With the name of Debian's command; `xenstore` is the one that takes the others' names."""
-    return words if words[0] == "xenstore" else [f"xenstore-{words[0]}", *words[1:]]
-
-
-def debian(words: list[str]) -> tuple[int, bytes]:
-    """Status and standard output of Debian's command."""
-    program = str(XEN_BIN / words[0]) if words[0] == "xenstore-control" else words[0]
-    try:
-        done = subprocess.run(
-            [program, *words[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            timeout=20, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        pytest.skip(f"{words[0]} is missing (Debian packages xenstore-utils and xen-utils-4.17)")
-    return done.returncode, done.stdout
-
-
-def ours(words: list[str]) -> tuple[int, bytes]:
-    """The same of ours, in this process."""
-    out = io.BytesIO()
-    with contextlib.redirect_stderr(io.StringIO()):
-        status = run(words, out)
-    return status, out.getvalue()
-
-
-@pytest.fixture(params=["fastxs", "c"])
-def hosts(request: pytest.FixtureRequest) -> Iterator[tuple[Host, Host]]:
-    """Two daemons of a kind, for Debian's commands and for ours."""
-    kind: Kind = request.param
-    with running(kind) as theirs, running(kind) as mine:
-        yield theirs, mine
-
-
-def test_session(hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> None:
-    differences = []
-    session = lines(SESSION)
-    assert len(session) > 300
-    for words in map(named, session):
-        results = []
-        for host, side in zip(hosts, (debian, ours), strict=True):
-            for name, value in host.env.items():
-                monkeypatch.setenv(name, value)
-            results.append(side(words))
-        if results[0] != results[1]:
-            differences.append((words, *results))
-    assert differences == []
-
-
-def test_where_there_is_no_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]) -> None:
+def test_where_there_is_no_daemon(tmp_path: Path) -> None:
     """Words are judged before a daemon is looked for, but for those of a live update."""
-    monkeypatch.setenv("XENSTORED_PATH", os.path.join(tmp_path, "socket"))
-    for words in map(named, lines(SESSION)):
-        assert ours(words) == debian(words), words
+    env = {"XENSTORED_PATH": str(tmp_path / "socket")}
+    for words in commands(SESSION):
+        assert ours(words, env) == debian(words, env), words
+
+
+def test_live_update_of_c_xenstored() -> None:
+    """The daemon becomes the program that is named; here it is its own."""
+    with two_hosts("c") as hosts:
+        compare(f"write /a 1\ncontrol live-update -t 9 -F {BINARIES['c']}\nls -fp\ncontrol check", hosts)

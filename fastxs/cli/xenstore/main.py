@@ -9,11 +9,10 @@ because it gives up at the first wrong one: Xen's commands complain and go on wi
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple, NoReturn
 
 from fastxs.cli.xenstore import nodes
 from fastxs.cli.xenstore.call import Call, Failure
@@ -80,7 +79,7 @@ def run(argv: Sequence[str], out: BinaryIO) -> int:
         elif name in COMMANDS:
             _run(program, COMMANDS[name], words, out)
         else:
-            raise Failure(f"usage: one of {' '.join(COMMANDS)} control, and its words")
+            raise Failure(f"which command? There are {' '.join(COMMANDS)} control")
     except Failure as failure:
         if text := str(failure):
             _complain(program, text)
@@ -153,22 +152,33 @@ def _complain(program: str, text: str) -> None:
 
 
 def main() -> int:
-    """Run as a program, which signals end as they end a program in C."""
+    """Run as a program, which an interrupt and a reader who has gone end as they end one in C."""
     if sys.stdout is None or sys.stderr is None:
         from fastxs.daemon.process import open_standard_streams
 
         open_standard_streams()
-    for number in (signal.SIGINT, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_DFL)
     try:
         status = run(sys.argv, sys.stdout.buffer)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        _end_by("SIGINT")
+    except BrokenPipeError:
+        _end_by("SIGPIPE")
     except OSError as error:
         _complain(os.path.basename(sys.argv[0]), f"standard output: {error.strerror}")
         with suppress(OSError):  # it tries once more
             sys.stdout.close()
         return 1
     return status
+
+
+def _end_by(name: str) -> NoReturn:
+    import signal
+
+    number = signal.Signals[name]
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    raise AssertionError(f"{name} is blocked")
 
 
 if __name__ == "__main__":

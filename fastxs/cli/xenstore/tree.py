@@ -55,7 +55,7 @@ def ls(call: Call) -> None:
         for depth, node in _walk(call.client, top, perms):
             line = _line(node, depth, layout)
             if isinstance(node.perms, XenStoreError):
-                print(f"{os.fsdecode(node.path)}: its permissions: {node.perms.strerror}", file=sys.stderr)
+                print(f"ls: {os.fsdecode(node.path)}: its permissions: {node.perms.strerror}", file=sys.stderr)
             elif perms:
                 line += b"  (" + b",".join(node.perms) + b")"
             call.out.write(line + b"\n")
