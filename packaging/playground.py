@@ -33,6 +33,8 @@ TRY = """
     {socket}
 Try, in another terminal:
     export XENSTORED_PATH={socket}
+    .venv/bin/fastxs ls -p          # for people (docs/tour.md)
+    .venv/bin/fastxs watch --values /local/domain
     xenstore-ls                     # Debian's own clients (package xenstore-utils){absent}
     xenstore-watch /local/domain
     xenstore-write /tool/hello world && xenstore-read /tool/hello

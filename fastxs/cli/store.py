@@ -75,10 +75,16 @@ def _children(client: Client, path: bytes) -> list[bytes]:
     return [requests.below(path, name) for name in client.list(path)]
 
 
-path_argument: Final = click.argument("path", type=os.fsencode, shell_complete=_complete)
-top_argument: Final = click.argument("path", type=os.fsencode, shell_complete=_complete, default="/")
+def _path(word: str) -> bytes:
+    """As the daemon takes it: a / at its end is illegal, and typed easily."""
+    path = os.fsencode(word)
+    return path.rstrip(b"/") or path[:1]
+
+
+path_argument: Final = click.argument("path", type=_path, shell_complete=_complete)
+top_argument: Final = click.argument("path", type=_path, shell_complete=_complete, default="/")
 paths_argument: Final = click.argument(
-    "paths", metavar="PATH...", type=os.fsencode, shell_complete=_complete, nargs=-1, required=True
+    "paths", metavar="PATH...", type=_path, shell_complete=_complete, nargs=-1, required=True
 )
 
 
@@ -262,10 +268,11 @@ def write(client: Client, path: bytes, value: str, more: tuple[str, ...], escape
     """
     if len(more) % 2:
         raise click.UsageError(f"there is no VALUE for {more[-1]}.")
-    words = [path, *map(os.fsencode, (value, *more))]
-    if words[1::2].count(b"-") > 1:
+    words = [value, *more[1::2]]
+    if words.count("-") > 1:
         raise click.UsageError("stdin holds one VALUE.")
-    values = [(path, _value(word, escapes)) for path, word in zip(words[::2], words[1::2], strict=True)]
+    paths = [path, *map(_path, more[::2])]
+    values = [*zip(paths, [_value(os.fsencode(word), escapes) for word in words], strict=True)]
     _in_one(client, len(values) > 1, lambda store: store.write_many(values))
 
 

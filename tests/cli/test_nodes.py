@@ -41,7 +41,7 @@ def test_nodes_of_any_daemon(any_store: Xenstored) -> None:
     fastxs("mkdir", "/vm/mail", "/vm/web")
     assert fastxs("read", "/vm/web/name", "/vm/web/memory").stdout == "web\n512\n"
     assert fastxs("list", "/vm").stdout == "mail\nweb\n"
-    assert fastxs("list", "-f", "/vm").stdout == "/vm/mail\n/vm/web\n"
+    assert fastxs("list", "-f", "/vm/").stdout == "/vm/mail\n/vm/web\n"
     assert [json.loads(line) for line in fastxs("list", "--json", "/vm/web").stdout.splitlines()] == [
         {"path": "/vm/web/memory"},
         {"path": "/vm/web/name"},

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 from unittest import mock
@@ -83,8 +83,8 @@ class Terminal:
         )
         self._said = b""
 
-    def until(self, end: re.Pattern[bytes]) -> re.Match[bytes]:
-        """What it prints up to there, taken out of what it prints."""
+    def _take(self, end: re.Pattern[bytes]) -> re.Match[bytes]:
+        """What it prints up to there."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + PATIENCE_S
         while (found := end.match(self._said)) is None:
@@ -100,8 +100,12 @@ class Terminal:
         """What it prints, and its exit status; `$?` is the same for the next command."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n_s=$?; printf '{MARK}' $_s; (exit $_s)\n".encode())
-        found = self.until(OVER)
+        found = self._take(OVER)
         return found[1].decode(), int(found[2])
+
+    def lines(self, number: int) -> str:
+        """The next so many that it prints."""
+        return self._take(re.compile(rb"(?:[^\n]*\n){%d}" % number))[0].decode()
 
     def interrupt(self) -> tuple[str, int]:
         """Ctrl-C; what was printed and not taken yet, and the exit status."""
@@ -110,9 +114,10 @@ class Terminal:
         return (self._said + rest).decode(), self._process.returncode
 
     def close(self) -> None:
-        if self._process.poll() is None:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.communicate()
+        with self._process:
+            pass
 
 
 class Session:
@@ -141,7 +146,7 @@ class Session:
                 case "text":
                     assert matches(self._printed, block.text), f"{where}: {self._printed}"
         for terminal, where, rest in self._second:
-            terminal.until(re.compile(re.escape(rest.encode())))
+            assert terminal.lines(rest.count("\n")) == rest, where
             assert terminal.interrupt() == ("", 130), where
 
     def _type(self, where: str, step: Step) -> None:
@@ -155,9 +160,9 @@ class Session:
         terminal = Terminal(
             self._folder, self._env, "-c", "\n".join([*(step.command for step in before), f"exec {last}"])
         )
-        first, _, rest = shown.partition("\n")
+        first, newline, rest = shown.partition("\n")
         self._second.append((terminal, where, rest))
-        terminal.until(re.compile(re.escape(first.encode()) + b"\n"))
+        assert terminal.lines(1) == first + newline, where
 
     def _python(self, where: str, text: str) -> None:
         env, _ = self._first.run("env -0")

@@ -79,26 +79,52 @@ def test_every_command_is_told_of() -> None:
 # ---- the reader --------------------------------------------------------------------------------------------
 
 
-def test_a_page_is_read_as_it_is_written(folder: Path) -> None:
+PAGE = """
+```console
+$ x=5
+$ cat <<END
+> a $x
+> END
+a 5
+```
+```python
+import os
+print(os.environ["TERM"], 7)
+```
+```text
+... 7
+```
+```console second
+$ sh -c 'trap "exit 130" INT; echo begins; while sleep 0.1; do :; done'
+begins
+```
+"""
+
+
+def test_a_page_is_played_as_it_is_written(folder: Path) -> None:
     page = folder / "page.md"
-    page.write_text(
-        "```console\n$ x=5\n$ cat <<END\n> a $x\n> END\na 5\n$ false; echo $?\n1\n```\n"
-        "```python\nimport os\nprint(os.environ['TERM'], 7)\n```\n```text\n... 7\n```\n"
-        "```console second\n$ echo one; sleep 1000\none\n```\n"
-    )
-    (first, _, _, second) = blocks(page)
-    assert [first.line, second.line] == [2, 18]
-    assert [step.command for step in steps(first)] == ["x=5", "cat <<END\na $x\nEND", "false; echo $?"]
-    session = Session(folder, {"TERM": "dumb"})
-    try:
-        session._type("here", steps(first)[0])
-        session._type("here", steps(first)[1])
-        with pytest.raises(AssertionError, match="here: [$] echo b"):
-            session._type("here", steps(first)[0]._replace(command="echo b", output="c\n"))
-        with pytest.raises(AssertionError, match="status 3"):
-            session._type("here", steps(first)[0]._replace(command="(exit 3)", output=""))
-    finally:
-        session.close()
+    page.write_text(PAGE)
+    first, _, _, last = blocks(page)
+    assert (first.line, last.line) == (3, 17)
+    assert [step.command for step in steps(first)] == ["x=5", "cat <<END\na $x\nEND"]
+    play(str(page), folder, {})
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("a 5", "a 6", "page.md, line 3: [$] cat"),
+        ("x=5", "x=5; false", "page.md, line 3: [$] x=5; false: status 1"),
+        ("... 7", "... 8", "page.md, line 14: .* 7"),
+        ("begins\n```", "starts\n```", "page.md, line 17"),
+        ("exit 130", "exit 3", "page.md, line 17"),
+    ],
+)
+def test_what_is_not_so_is_found(folder: Path, right: str, wrong: str, said: str) -> None:
+    page = folder / "page.md"
+    page.write_text(PAGE.replace(right, wrong))
+    with pytest.raises(AssertionError, match=said):
+        play(str(page), folder, {})
 
 
 def test_dots_stand_for_anything() -> None:
