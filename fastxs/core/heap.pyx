@@ -4,7 +4,8 @@ Owns memory by 32-bit handles (2 MiB chunks, size classes with free lists), hash
 bucket at a time, and growing byte buffers.  Knows nothing of what is stored.  The lowest room.
 
 Chunks are mapped as they are needed, once they are huge one ahead, to be brought in meanwhile (core/warm); they are
-never returned to the system, their items are used again.  A handle is an index in units of 8 bytes, so 32 GiB can be named.
+never returned to the system, their items are used again.  A handle is an index in units of 8 bytes, so 32 GiB can be
+named.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint32_t

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fastxs.storage.child import may_crash
 from fastxs.storage.image import Image, ImageError
 
 __all__ = ["identity", "set_aside", "take"]
@@ -83,6 +84,7 @@ def _look(folder: str) -> str:
     if child == 0:
         status = DAMAGED
         try:
+            may_crash()
             Image.verify(folder)
             status = OURS
         except (ImageError, OSError) as error:

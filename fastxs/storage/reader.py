@@ -25,6 +25,8 @@ from typing import Final, NamedTuple, Self, TypeAlias
 
 import lmdb
 
+from fastxs.storage.child import may_crash
+
 __all__ = [
     "FORMATS",
     "QUOTAS",
@@ -521,6 +523,7 @@ def examine(folder: str | os.PathLike[str], seen: Callable[[int, int], None] = l
     if child == 0:
         status = 1
         try:
+            may_crash()
             os.close(reading)
             _tell(os.fspath(folder), writing)
             status = 0
