@@ -23,8 +23,8 @@ BATCH: Final = 256
 NO_TERMINAL: Final = 80
 """Columns where there is no terminal."""
 
-PERMS_AT: Final = 60
-"""The column where permissions stand, if there are so many."""
+DOTS: Final = b" ." * 30
+"""Between a value and its permissions, if lines may be as long."""
 
 UNLIMITED: Final = -1
 """Columns: lines may be as long as they want."""
@@ -121,7 +121,6 @@ def _line(node: Node, depth: int, layout: Layout) -> bytes:
         return line + b' = "' + _cut(value, room) + b'\\..."'
     line += b' = "' + value + b'"'
     if perms:
-        line += b" "
-        while not flat and len(line) < min(columns, PERMS_AT):
-            line += b"." if len(line) % 2 else b" "
+        end = min(columns, len(DOTS)) if limited and not flat else 0
+        line += b" " + DOTS[len(line) + 1 : end]
     return line
