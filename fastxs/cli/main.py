@@ -14,7 +14,8 @@ from typing import Any, Final
 import click
 
 from fastxs import __version__
-from fastxs.cli.words import ABSENT, FORBIDDEN, REFUSED
+from fastxs.cli.words import ABSENT, FORBIDDEN, REFUSED, Refused
+from fastxs.daemon.claims import reason
 
 __all__ = ["main"]
 
@@ -86,13 +87,15 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # The interpreter flushes once more at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(UNREAD)
+        except OSError as error:  # what it prints cannot be written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter tries again at its end
+            if isinstance(error, BrokenPipeError):
+                sys.exit(UNREAD)
+            raise Refused(reason(error), REFUSED) from None
         return result
 
 

@@ -262,6 +262,19 @@ def test_nobody_reads_what_is_printed(store: Xenstored) -> None:
     assert (run.stdout, run.stderr) == (b"/\n", b"141\n")
 
 
+@pytest.mark.parametrize(("where", "status", "said"), [("/dev/full", 1, b"No space left on device"), ("&-", 0, b"")])
+def test_what_is_printed_cannot_be_written(store: Xenstored, where: str, status: int, said: bytes) -> None:
+    run = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m fastxs.cli.main ls >{where}"],
+        env={**os.environ, **store.env},
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert run.returncode == status
+    assert (said in run.stderr, run.stderr.count(b"\n")) == (True, status)
+
+
 def completed(words: str, env: dict[str, str]) -> list[str]:
     """What bash is offered when Tab is pressed at the end."""
     done = subprocess.run(
