@@ -22,6 +22,7 @@ from click.shell_completion import get_completion_class
 from fastxs.cli.fastxsd import FLAGS
 from fastxs.cli.keeper import HELP
 from fastxs.cli.main import COMMANDS, STATUSES, main
+from fastxs.cli.xenstore import main as xens
 
 PACKAGING: Final = Path(__file__).resolve().parent
 SHELLS: Final = {"bash": "fastxs", "zsh": "_fastxs", "fish": "fastxs.fish"}
@@ -31,7 +32,7 @@ SOCKET: Final = [
     ("XENSTORED_PATH", "The daemon's socket."),
     ("XENSTORED_RUNDIR", "The folder in which it is called socket; /var/run/xenstored otherwise."),
 ]
-PROGRAMS: Final = {"fastxs": 1, "fastxsd": 8, "fastxs-keeper": 8}
+PROGRAMS: Final = {"fastxs": 1, "fastxs-xenstore": 1, "fastxsd": 8, "fastxs-keeper": 8}
 
 DAEMON: Final = """\
 fastxsd is a XenStore daemon. It takes the place of xenstored under the same clients, toolstacks and guests, and takes
@@ -48,6 +49,22 @@ fastxs-keeper starts COMMAND, fastxsd(8) with --no-fork for instance, and keeps 
 outlive it. Where systemd does that, nobody needs fastxs-keeper; fastxsd in the background brings it along.
 
 SIGTERM ends COMMAND and the keeper. SIGHUP is passed on."""
+
+XENS: Final = """\
+These are Xen's xenstore-ls, xenstore-read and so on, for scripts that know them: options, output and exit statuses are
+theirs. Each can be called in two ways, `fastxs-xenstore ls` and `fastxs-xenstore-ls`; a link by the name xenstore-ls does
+the same."""
+XENS_OPTIONS: Final = {
+    "f": "ls: whole paths",
+    "h": "print how the command is used",
+    "n": "watch: end after so many events",
+    "p": "ls: permissions; read, list: the path before each line",
+    "R": "read, write: the bytes as they are",
+    "r": "chmod: and all below",
+    "s": "nothing",
+    "t": "rm: and the parents that are empty then",
+    "u": "chmod: and all parents",
+}
 
 
 def roff(text: str) -> str:
@@ -139,6 +156,26 @@ def fastxsd() -> str:
     )
 
 
+def xenstore() -> str:
+    """fastxs-xenstore(1): the tables of its commands and options."""
+
+    def letter(name: str) -> str:
+        return f"-{name}{' N' * (name in xens.VALUED)}"
+
+    usage = [
+        " ".join([name, *(f"[{letter(each)}]" for each in command.letters), command.words])
+        for name, command in xens.COMMANDS.items()
+    ]
+    return page(
+        "fastxs-xenstore",
+        "Xen's commands for nodes of a XenStore",
+        [*usage, "control COMMAND [WORD]..."],
+        [".SH DESCRIPTION", *paragraphs(XENS)],
+        [".SH OPTIONS", *table((letter(each), XENS_OPTIONS[each]) for each in xens.NAMES)],
+        [".SH ENVIRONMENT", *table(SOCKET)],
+    )
+
+
 def keeper() -> str:
     """fastxs-keeper(8): its help, taken apart."""
     usage, *lines = HELP.splitlines()
@@ -157,6 +194,7 @@ def write(folder: Path) -> None:
     for place in (man, completions):
         place.mkdir(exist_ok=True)
     (man / "fastxs.1").write_text(fastxs())
+    (man / "fastxs-xenstore.1").write_text(xenstore())
     (man / "fastxsd.8").write_text(fastxsd())
     (man / "fastxs-keeper.8").write_text(keeper())
     for shell, name in SHELLS.items():

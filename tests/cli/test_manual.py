@@ -23,7 +23,7 @@ def test_they_are_what_the_commands_make_of_them(tmp_path: Path) -> None:
         pytest.skip(f"they were written by click {WRITTEN}, this is click {here}")
     subprocess.run([sys.executable, PACKAGING / "manual.py", tmp_path], check=True)
     made = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
-    assert [path.name for path in PAGES] == ["fastxs-keeper.8", "fastxs.1", "fastxsd.8"]
+    assert [path.name for path in PAGES] == ["fastxs-keeper.8", "fastxs-xenstore.1", "fastxs.1", "fastxsd.8"]
     for path, text in made.items():
         assert (PACKAGING / path).read_text() == text, "python packaging/manual.py writes it anew"
 
