@@ -52,8 +52,8 @@ SIGTERM ends COMMAND and the keeper. SIGHUP is passed on."""
 
 XENS: Final = """\
 These are Xen's xenstore-ls, xenstore-read and so on, for scripts that know them: options, output and exit statuses are
-theirs. Each can be called in two ways, `fastxs-xenstore ls` and `fastxs-xenstore-ls`; a link by the name xenstore-ls does
-the same."""
+theirs. Each can be called in two ways, `fastxs-xenstore ls` and `fastxs-xenstore-ls`; a link by the name xenstore-ls
+does the same."""
 XENS_OPTIONS: Final = {
     "f": "ls: whole paths",
     "h": "print how the command is used",
