@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -114,7 +114,7 @@ class Situation:
     """nodes, 100 in each directory"""
     wide: int = 0
     """children of one directory"""
-    private: str = ""
+    private: str = field(default="", kw_only=True)
     """whose daemon it is, if what is done there leaves it otherwise than it was"""
 
     def scaled(self, factor: float) -> "Situation":
