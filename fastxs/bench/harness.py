@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import select
+import shutil
 import socket
 import struct
 import subprocess
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from fastxs.bench.load import XSECHO, XSLOAD
 from fastxs.hypervisor import host, simxen
@@ -39,12 +40,14 @@ __all__ = [
     "Played",
     "Result",
     "Running",
+    "Server",
     "Side",
     "Situation",
     "Stage",
     "commits",
     "drive",
     "requests",
+    "rss_bytes",
 ]
 
 FILL_DEPTH = 64
@@ -98,6 +101,11 @@ class Server(Protocol):
     @property
     def env(self) -> Mapping[str, str]: ...
     def close(self) -> None: ...
+
+
+def rss_bytes(server: Server) -> int:
+    """Its resident memory, pages shared with guests included."""
+    return int(Path(f"/proc/{server.pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 @dataclass(frozen=True)
@@ -345,13 +353,18 @@ class Hold:
             stderr=pipe,
         )
         self.result = self._said()
+        self.domains = load.domains
+        """so many guests are there"""
 
     def drive(self, load: Load, cpu: int) -> Result:
         """One run by its guests.  LoadError: it failed, or a reply was wrong."""
         assert self._process.stdin
         self._process.stdin.write(" ".join(_options(load, cpu)) + "\n")
         self._process.stdin.flush()
-        return self._said()
+        result = self._said()
+        if load.workload == "arrive":
+            self.domains += result.requests
+        return result
 
     def _said(self) -> Result:
         assert self._process.stdout and self._process.stderr
@@ -371,6 +384,14 @@ class Hold:
     def close(self) -> None:
         """End its standard input, and with that itself."""
         self._process.communicate(timeout=PATIENCE_S)
+
+
+class _Actor(NamedTuple):
+    """A daemon in its situation, and how it goes off."""
+
+    server: Server
+    guests: Hold | None
+    exits: contextlib.ExitStack
 
 
 class Stage:
@@ -394,9 +415,7 @@ class Stage:
         cpus = sorted(os.sched_getaffinity(0))
         self.server_cpu, self.client_cpu = cpus[0], cpus[-1]
         self._stack = contextlib.ExitStack()
-        self._alive = contextlib.ExitStack()
-        self._servers: dict[tuple[str, Situation], Server] = {}
-        self._guests: dict[Server, Hold] = {}
+        self._alive: dict[tuple[Kind, Situation], _Actor] = {}
         self._started = 0
 
     def __enter__(self) -> Self:
@@ -415,14 +434,16 @@ class Stage:
     ) -> None:
         self._stack.close()
 
-    def forget(self) -> None:
-        """Stop every daemon; the next that is asked for starts anew.  For when one has failed."""
-        self._servers.clear()
-        self._guests.clear()
-        self._alive.close()
+    def forget(self, kind: Kind | None = None) -> None:
+        """Stop every daemon, or those of a kind; the next that is asked for starts anew.  For when one has failed."""
+        for key in [key for key in self._alive if kind is None or key[0] == self._name(kind)]:
+            self._alive.pop(key).exits.close()
+
+    def _name(self, kind: Kind) -> Kind:
+        return self.daemon if kind == "daemon" else kind
 
     def _daemon(self, kind: Kind) -> Daemon | Running:
-        return self.daemons[self.daemon if kind == "daemon" else kind]
+        return self.daemons[self._name(kind)]
 
     def why_not(self, kind: Kind) -> str | None:
         """The reason why this kind cannot run here, or None."""
@@ -432,9 +453,7 @@ class Stage:
             return None
         return host.available(daemon.kind, daemon.program)
 
-    def _start(self, kind: Kind) -> Server:
-        self._started += 1
-        folder = self._folder / str(self._started)
+    def _start(self, kind: Kind, folder: Path) -> Server:
         if kind == ECHO:
             return Echo(folder, cpu=self.server_cpu)
         daemon = self._daemon(kind)
@@ -452,36 +471,45 @@ class Stage:
     @contextlib.contextmanager
     def fresh(self, kind: Kind) -> Iterator[Server]:
         """A daemon of its own, with nothing in it, for as long as the block lasts."""
-        server = self._start(kind)
+        self._started += 1
+        folder = self._folder / str(self._started)
         try:
-            yield server
+            with contextlib.closing(self._start(kind, folder)) as server:
+                yield server
         finally:
-            server.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _actor(self, kind: Kind, situation: Situation) -> _Actor:
+        key = self._name(kind), situation
+        if key not in self._alive:
+            with contextlib.ExitStack() as exits:
+                server = exits.enter_context(self.fresh(kind))
+                guests = self._furnish(exits, server, situation, echo=kind == ECHO)
+                self._alive[key] = _Actor(server, guests, exits.pop_all())
+        return self._alive[key]
 
     def server(self, kind: Kind, situation: Situation = EMPTY) -> Server:
         """The daemon of this kind in this situation (already scaled)."""
-        key = (self.daemon if kind == "daemon" else kind, situation)
-        if key not in self._servers:
-            server = self._alive.enter_context(self.fresh(kind))
-            self._furnish(server, situation, echo=kind == ECHO)
-            self._servers[key] = server
-        return self._servers[key]
+        return self._actor(kind, situation).server
 
-    def _furnish(self, server: Server, situation: Situation, *, echo: bool) -> None:
+    def guests(self, kind: Kind, situation: Situation) -> Hold:
+        """The guests of this daemon, which has some."""
+        guests = self._actor(kind, situation).guests
+        assert guests
+        return guests
+
+    def _furnish(self, exits: contextlib.ExitStack, server: Server, situation: Situation, *, echo: bool) -> Hold | None:
+        guests = None
         for at, nodes in (("nodes", situation.nodes), ("wide", situation.wide)):
             if nodes:
                 self.fill(server, at, nodes)
         if situation.domains:
-            self._guests[server] = self.populate(server, situation.domains)
-            self._alive.callback(self._guests[server].close)
+            guests = exits.enter_context(contextlib.closing(self.populate(server, situation.domains)))
         if situation.idle:
-            self._alive.callback(Hold(server, Load("hold", situation.idle, warmup=0), self.client_cpu, echo=echo).close)
+            exits.enter_context(contextlib.closing(self.idle(server, situation.idle, echo=echo)))
         if situation.watches:
-            self._alive.callback(self.watch(server, situation.watches).close)
-
-    def guests(self, kind: Kind, situation: Situation) -> Hold:
-        """The guests of this daemon."""
-        return self._guests[self.server(kind, situation)]
+            exits.enter_context(contextlib.closing(self.watch(server, situation.watches)))
+        return guests
 
     def fill(self, server: Server, at: str, nodes: int) -> Result:
         """Make `nodes` nodes with a 16-byte value in the layout `at`."""
@@ -490,6 +518,10 @@ class Stage:
     def populate(self, server: Server, domains: int) -> Hold:
         """Introduce `domains` domains and play their guests."""
         return Hold(server, Load("", domains=domains, warmup=0), self.client_cpu)
+
+    def idle(self, server: Server, connections: int, *, echo: bool = False) -> Hold:
+        """Hold connections that say nothing."""
+        return Hold(server, Load("hold", connections, warmup=0), self.client_cpu, echo=echo)
 
     def watch(self, server: Server, watches: int) -> Hold:
         """Hold `watches` watches on 100 connections."""

@@ -59,6 +59,7 @@ COMMANDS: Final = {
     },
     "Without Xen": {
         "sim": "sim:sim",
+        "bench": "bench:bench",
     },
 }
 """What each command is called: its module in `fastxs.cli`, its function."""

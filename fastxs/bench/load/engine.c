@@ -221,7 +221,7 @@ static void step_answered(struct conn *c, const struct header *h, const char *bo
         return;
     if (wrong && op == END && is_conflict(c, h, body)) {
         count.eagain++;
-        c->step_sent = c->step_done = start_of(step);
+        c->step_sent = c->step_done = (uint32_t)start_of(step);
         return;
     }
     if (wrong) {
@@ -263,6 +263,8 @@ static void answered(struct conn *c, const struct header *h, const char *body, u
 
 static bool may_send(struct conn *c)
 {
+    int32_t start;
+
     if (!load->script) {
         if (!left || expired || c->sent - c->base >= cap)
             return false;
@@ -281,9 +283,9 @@ static bool may_send(struct conn *c)
         c->x = opt.first + domains_made++;
         c->busy = true;
     }
-    /* START gives the id that the others need; END ends the burst */
-    return load->script->steps[c->step_sent].op == START ? c->sent == c->answered
-                                                         : c->step_done > start_of(c->step_sent);
+    /* START gives the number that the others need; END, and what is outside, must be known before anything follows */
+    start = start_of(c->step_sent);
+    return start < 0 || start == (int32_t)c->step_sent ? c->sent == c->answered : (int32_t)c->step_done > start;
 }
 
 static void pump(struct conn *c)

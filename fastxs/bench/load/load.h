@@ -46,10 +46,11 @@ struct conn {
     char rest[sizeof(struct header) + PAYLOAD];
 };
 
-/* What a client says in transactions, from a START to an END: all of it again after an EAGAIN. */
+/* What a client says.  From a START to an END it is a transaction: all of it again after an EAGAIN. */
 struct step {
     enum op op;
     const char *path;               /* as in fill_in; NULL: a node of its own */
+    bool maybe;                     /* it may be refused */
 };
 struct script {
     const struct step *steps;
@@ -125,8 +126,8 @@ char *fill_in(char *p, const char *pattern, uint32_t domid);
 char *render(const struct conn *c, uint32_t id, char *out);
 /* NULL, or what is wrong with the reply to the connection's oldest request. */
 const char *check(const struct conn *c, const struct header *h, const char *body);
-/* The transaction's first step that this one belongs to. */
-uint32_t start_of(uint32_t step);
+/* The first step of the transaction that this one belongs to; -1: none. */
+int32_t start_of(uint32_t step);
 /* Whether the whole transaction is to be done again. */
 bool is_conflict(const struct conn *c, const struct header *h, const char *body);
 

@@ -22,8 +22,8 @@
  *   own                START, 3 reads and 3 writes of nodes that nobody else uses, END; --requests counts commits
  *   transaction        START, 12 writes under /vm/X /vss/X /local/domain/X, END, again on EAGAIN; --requests counts
  *                      commits; --lockstep: nobody goes on before everybody has the answer to this step
- *   life               that, and three more transactions: a device is plugged in, and out, and X is gone; --requests
- *                      counts lives
+ *   life               X is made, gets three disks, is shut down and forgotten, in five transactions and what is
+ *                      between them; --requests counts lives
  *   fan-out            one writes, --connections others watch it; done when all of them know
  *   connect            --connections connections come at a time, each is served once, and go
  *   hold               --connections idle connections with --watches watches each, until standard input ends
