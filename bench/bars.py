@@ -25,11 +25,14 @@ from typing import Any
 from bench.measures import (
     deaths,
     fairness,
+    image_bytes,
+    live_update,
     lives,
     lockstep,
     memory_per_domain,
     memory_per_node,
     memory_per_watch,
+    recovery,
     rest,
     single,
     versus,
@@ -206,12 +209,37 @@ def _scale() -> Iterator[Bar]:
         yield Bar(f"scale-{name}", f"READ over one {name} {text}", 1.1, "x empty", prepare)
 
 
+def _durable() -> Iterator[Bar]:
+    shapes: tuple[tuple[str, Load, Situation, str], ...] = (
+        ("depth1", Load(""), EMPTY, "one connection"),
+        ("crowd", Load("", CROWD), EMPTY, f"{CROWD} connections"),
+        ("rings", Load("", CROWD, rings=True), Situation(domains=CROWD), f"{CROWD} guests"),
+    )
+    for workload, limit in (("read", 1.05), ("write", None)):
+        for name, load, situation, text in shapes:
+            load = replace(load, workload=workload)
+            subject, rival = (Side(kind, load, situation) for kind in ("daemon", "fastxs-none"))
+            prepare = partial(versus, subject=subject, rival=rival)
+            text = f"{workload.upper()}, {text}, against a daemon that a crash takes all from"
+            yield Bar(f"durable-{workload}-{name}", text, limit, "x none", prepare, ("fastxs-none",))
+    store = "1,000,000 nodes, 1,000 domains and 20,000 watches"
+    whole = partial(recovery, watches=20_000)
+    yield Bar("durable-recovery", f"a start after kill -9, {store}", 1.5, "s", whole, most=5)
+    yield Bar("durable-update", f"a live update, {store}", 1.5, "s", partial(live_update, watches=20_000), most=5)
+    fresh = partial(image_bytes, nodes=1_000_000)
+    text = "the image's bytes per node, 16-byte value"
+    yield Bar("durable-bytes", text, 110, "B", fresh, most=1)
+    churn = partial(fresh, churn=True)
+    yield Bar("durable-bytes-churn", f"{text}, each written twice more, at random", 200, "B", churn, most=1)
+
+
 BARS: tuple[Bar, ...] = (
     *_against_rivals(),
     *_flat(),
     *_transactions(),
     *_rings(),
     *_scale(),
+    *_durable(),
     Bar(
         "memory-domain",
         "memory per idle domain, its ring's 4,096 included",

@@ -8,22 +8,42 @@ does meets both; every second pair runs the other way round, so that a drift can
 """
 
 import math
+import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from fastxs.bench.figures import Once, Reading
-from fastxs.bench.harness import SETTLE_S, Play, Result, Side, Situation, Stage, commits, requests
+from fastxs.bench.harness import (
+    SETTLE_S,
+    Load,
+    LoadError,
+    Play,
+    Result,
+    Server,
+    Side,
+    Situation,
+    Stage,
+    commits,
+    drive,
+    requests,
+)
+from fastxs.client import Client
 from fastxs.hypervisor import host
 
 __all__ = [
     "deaths",
     "fairness",
+    "image_bytes",
+    "live_update",
     "lives",
     "lockstep",
     "memory_per_domain",
     "memory_per_node",
     "memory_per_watch",
+    "recovery",
     "rest",
     "single",
     "versus",
@@ -159,3 +179,85 @@ def memory_per_watch(stage: Stage, watches: int) -> Once:
         return Reading((hold.result.rss_end - hold.result.rss_open) / hold.result.requests, requests(hold.result))
 
     return once
+
+
+PROGRAM = f"""#!{sys.executable}
+import sys
+from fastxs.cli.fastxsd import main
+sys.exit(main())
+"""
+"""fastxsd, as an installed command."""
+
+PATIENCE_S = 120.0
+"""For a daemon that comes back with a large store."""
+
+DOMAINS_AND_NODES = Situation(domains=1_000, nodes=1_000_000, private="durable")
+
+
+def recovery(stage: Stage, watches: int, situation: Situation = DOMAINS_AND_NODES) -> Once:
+    """`kill -9` and a new start: CPU from its exec to the first answer, what it forks included."""
+
+    def once() -> Reading:
+        server = _ours(stage.server("daemon", situation.scaled(stage.scale)))
+        hold = stage.watch(server, round(watches * stage.scale))  # they ended with the last life
+        server.kill()
+        cpu_s = _cpu_s(server.start(PATIENCE_S))
+        hold.close()
+        return Reading(cpu_s, cpu_s * 1e6)
+
+    return once
+
+
+def live_update(stage: Stage, watches: int, situation: Situation = DOMAINS_AND_NODES) -> Once:
+    """It becomes the program that it is: CPU of its process until it says OK, while nobody is served for most of it."""
+
+    def once() -> Reading:
+        server = _ours(stage.server("daemon", situation.scaled(stage.scale)))
+        program = server.folder / "fastxsd"
+        program.write_text(PROGRAM)
+        program.chmod(0o755)
+        hold = stage.watch(server, round(watches * stage.scale))
+        with Client(server.socket) as client:
+            client.control("live-update", "-f", str(program))
+            time.sleep(SETTLE_S)
+            before = server.cpu_ns()
+            answer = client.control("live-update", "-s")
+        cpu_s = (server.cpu_ns() - before) / 1e9
+        hold.close()
+        if answer != b"OK":
+            raise LoadError(f"live-update: {answer.decode()}")
+        return Reading(cpu_s, cpu_s * 1e6)
+
+    return once
+
+
+def image_bytes(stage: Stage, nodes: int, *, churn: bool = False) -> Once:
+    """What the image's file takes for a node with a 16-byte value; `churn`: after each was written twice, at random."""
+    count = max(100, round(nodes * stage.scale))
+
+    def once() -> Reading:
+        with stage.fresh("daemon") as server:
+            store = _ours(server).rundir / "socket.image" / "store"
+            empty = store.stat().st_blocks
+            result = stage.fill(server, "nodes", count)
+            if churn:
+                again = Load("write", 100, requests=2 * count, seconds=PATIENCE_S, at="nodes", keys=0)
+                result = drive(server, again, stage.client_cpu, of=count)
+            size = (store.stat().st_blocks - empty) * 512
+        return Reading(size / count, requests(result))
+
+    return once
+
+
+def _ours(server: Server) -> host.Host:
+    """LoadError: it has no image."""
+    if not isinstance(server, host.Host) or server.kind != "fastxs":
+        raise LoadError("only fastxsd outlives itself")
+    return server
+
+
+def _cpu_s(server: host.Host) -> float:
+    """Of all its life, and of the children that it waited for."""
+    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+    children = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    return server.cpu_ns() / 1e9 + children
