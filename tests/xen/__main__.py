@@ -12,7 +12,7 @@ from tests.xen.image import write_dom0
 from tests.xen.machine import STORES, Machine, shell
 from tests.xen.parts import CACHE, Missing, parts
 
-SCENARIO_TIMEOUT_S: Final = 600.0
+SCENARIO_TIMEOUT_S: Final = 900.0
 
 
 def main() -> int:

@@ -77,7 +77,6 @@ def write_dom0(parts: Parts, file: Path) -> None:
     image.data("/boot/guest.cpio.gz", gzip.compress(_guest(parts), 1))
     image.tree(HERE / "dom0", "/xen")
     image.tree(HERE / "scenarios", "/xen/scenarios")
-    image.link("/etc/fastxs.toml", "/xen/fastxs.toml")
     image.link("/init", "/xen/init")
     _add_python(image)
     with locked(CACHE / "lock"):

@@ -29,10 +29,12 @@ class Boot(NamedTuple):
 COMPARED: Final = ("start-direct", "smoke")
 
 BOOTS: Final = {
+    "debian": Boot("fastxs", ("start-debian", "tenfold", "live-update", "kill")),
     "fastxs": Boot("fastxs", (*COMPARED, "many", "sharing", "console", "saverestore")),
-    "devices": Boot("fastxs", ("start-direct", "test-xenstore", "block", "network", "pvh", "ends")),
-    "c": Boot("c", COMPARED),
+    "launch": Boot("fastxs", ("start-launch", "test-xenstore", "block", "network", "pvh", "ends")),
+    "c": Boot("c", (*COMPARED, "move")),
 }
+"""The longest first."""
 
 AT_ONCE: Final = 2
 """Hosts; each keeps one CPU of this machine busy and has 2 GiB of its memory."""

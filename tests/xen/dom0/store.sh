@@ -1,7 +1,8 @@
 # The XenStore daemon of this dom0: which one it is, and what is known of its process.
 
+LOG=/var/log/xen/fastxs.log
 case ${fx_store:-fastxs} in
-fastxs) STORE=/opt/fastxs/bin/fastxsd STORE_ARGS="--config /etc/fastxs.toml" ;;
+fastxs) STORE=/opt/fastxs/bin/fastxsd STORE_ARGS="--log-file $LOG" ;;
 c) STORE=/usr/lib/xen-4.17/bin/xenstored STORE_ARGS= ;;
 ox) STORE=/usr/lib/xen-4.17/bin/oxenstored STORE_ARGS= ;;
 esac
@@ -11,6 +12,7 @@ PID_FILE=/run/xenstore.pid
 
 daemon() { pidof fastxsd || cat $PID_FILE; } # fastxs's pid file names its keeper
 
-answers() { timeout 5 xenstore-read -s / >/dev/null 2>&1; } # it asks the kernel, and hangs, where nobody listens
+answers() { timeout 30 xenstore-read -s / >/dev/null 2>&1; } # it asks the kernel, and hangs, where nobody listens
 
-start_consoles() { xenconsoled --pid-file /run/xenconsoled.pid --log=guest --log-dir=/var/log/xen/console; }
+CONSOLE_ARGS="--log=guest --log-dir=/var/log/xen/console"
+start_consoles() { xenconsoled --pid-file /run/xenconsoled.pid $CONSOLE_ARGS; }
