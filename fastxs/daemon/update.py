@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveUpdate"]
 
-TRIAL_S: Final = 10.0
+TRIAL_S: Final = 60.0
 """How long the new program may take to say that it would do."""
 
 TICK_S: Final = 0.02
