@@ -75,23 +75,28 @@ gone() { for name; do until_ok 120 "! xl domid $name"; done; }
 store() { xenstore-ls -fp | grep -v /data/ping; } # as it was, if nothing but a witness has written
 
 witness() { # NAME: the guest writes on and on, and watches; so does dom0
-	(xenstore-watch /watched >/tmp/watched &)
+	(xenstore-watch "/watched/$1" >"/tmp/watched-$1" &)
 	order "$1" '
 		(n=0; while xenstore-write data/ping $((n += 1)); do sleep 0.2; done) >/dev/null 2>&1 &
 		xenstore-watch data/watched >/tmp/watched 2>&1 &
 		until [ -s /tmp/watched ]; do sleep 0.1; done
 		xenstore-write data/watches 1'
-	until_ok 120 "xenstore-read $(home "$1")/data/watches && [ -s /tmp/watched ]"
+	until_ok 120 "xenstore-read $(home "$1")/data/watches && [ -s /tmp/watched-$1 ]"
 }
 
-unaware() { # NAME WORD: no write of the guest has failed, each watch fires, the console speaks, it answers
+unaware() { # NAME WORD: no write of the guest has failed, each watch fires once, the console speaks, it answers
 	at=$(home "$1")/data
 	pinged=$(xenstore-read "$at/ping")
-	xenstore-write "/watched/$2" "$2" "$at/watched/$2" "$2"
-	until_ok 120 "grep -q /watched/$2 /tmp/watched"
+	xenstore-write "/watched/$1/$2" "$2" "$at/watched/$2" "$2"
+	until_ok 120 "grep -q /$2 /tmp/watched-$1"
 	said=$(ask "$1" "until grep -q /$2 /tmp/watched; do sleep 0.1; done; echo $2 >/dev/hvc0; sort /tmp/watched | uniq -d")
-	[ -z "$said$(sort /tmp/watched | uniq -d)" ] || fail "told twice: $said"
+	[ -z "$said$(sort "/tmp/watched-$1" | uniq -d)" ] || fail "told twice: $said"
 	until_ok 120 "grep -q $2 /var/log/xen/console/guest-$1.log"
 	until_ok 120 "[ \$(xenstore-read $at/ping) -gt $pinged ]"
-	say "unaware: $2"
+	say "$1 is unaware: $2"
+}
+
+witnessed() { # there are no witnesses any more
+	killall xenstore-watch
+	xenstore-rm /watched
 }
