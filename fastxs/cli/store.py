@@ -140,9 +140,10 @@ class Row(NamedTuple):
 def ls(client: Client, path: bytes, flat: bool, perms: bool, as_json: bool) -> None:
     """Show PATH and all below it.
 
-    A node that has children and an empty value is shown without the value.  Permissions are entries of a letter and a
-    domid: n none, r read, w write, b both; the first one names the owner, and its letter is what everybody may do who
-    is not listed.
+    A node that has children and an empty value is shown without the value; what must not be read is empty.
+
+    Permissions are entries of a letter and a domid: n none, r read, w write, b both; the first one names the owner, and
+    its letter is what everybody may do who is not listed.
     """
     rows = _rows(client, path, perms or as_json)
     if as_json:
@@ -204,7 +205,7 @@ def _entries(row: Row) -> str:
 def list_(client: Client, path: bytes, flat: bool, as_json: bool) -> None:
     """Print the names of PATH's children.
 
-    They come in the order in which they were made.
+    They come in the daemon's order, which is that in which they were made, but for oxenstored's.
     """
     names = client.list(path)
     below = (requests.below(path, name) for name in names)
@@ -225,7 +226,7 @@ def read(client: Client, paths: tuple[bytes, ...], raw: bool, as_json: bool) -> 
     On a terminal what is no text is escaped: \\ \n \t \r \xHH.  In a pipe or a file the bytes are what they are.
     """
     status = 0
-    escapes = sys.stdout.isatty() and not raw
+    escapes = not raw and sys.stdout is not None and sys.stdout.isatty()
     for path, answer in zip(paths, client.call_many(map(requests.read, paths), return_errors=True), strict=True):
         if isinstance(answer, XenStoreError):
             refused = refusal(answer)
@@ -375,8 +376,8 @@ def watch(
     """Print what changes at PATHs and below them.
 
     It goes on until Ctrl-C.  A path may also be @introduceDomain or @releaseDomain.  The first event of each comes at
-    once and says that the watch is set.  An event means "look again": one may come too often, and several
-    changes may be told by one.
+    once and says that the watch is set.  An event means "look again": one may come too often, and several changes may
+    be told by one.
     """
     with client.monitor() as monitor:
         for path in paths:
