@@ -131,8 +131,8 @@ class Situation:
         def some(many: int) -> int:
             return max(round(many * factor), min(many, FEW))
 
-        idle, domains, watches, nodes, wide = map(some, (self.idle, self.domains, self.watches, self.nodes, self.wide))
-        return Situation(idle, domains, watches, nodes, wide, self.private)
+        many = (self.idle, self.domains, self.watches, self.nodes, self.wide)
+        return Situation(*map(some, many), private=self.private)
 
 
 EMPTY = Situation()
