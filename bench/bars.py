@@ -37,7 +37,7 @@ from bench.measures import (
     single,
     versus,
 )
-from fastxs.bench.figures import CONFIDENCE, Figure, Once, interval, summarise
+from fastxs.bench.figures import CONFIDENCE, Figure, Once, interval, short, summarise
 from fastxs.bench.harness import EMPTY, Kind, Load, LoadError, Side, Situation, Stage, commits
 from fastxs.hypervisor import host
 
@@ -276,20 +276,16 @@ def measure(bar: Bar, stage: Stage, pairs: int) -> Outcome:
         return Outcome(bar, None, str(e))
 
 
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
 def line(outcome: Outcome) -> str:
     """One row of the table."""
     bar, figure = outcome.bar, outcome.figure
     limit = "" if bar.limit is None else f"<= {bar.limit:g}"
     if figure is None:
         return ROW.format(bar.name, "", "", bar.unit, limit, outcome.verdict, f"{bar.text}: {outcome.reason}")
-    against = "" if figure.rival_us is None else f" against {_short(figure.rival_us)}"
-    spread = f"[{_short(figure.low)}, {_short(figure.high)}]"
-    what = f"{bar.text} ({_short(figure.cpu_us)}{against} µs; {len(figure.readings)} rounds)"
-    return ROW.format(bar.name, _short(figure.value), spread, bar.unit, limit, outcome.verdict, what)
+    against = "" if figure.rival_us is None else f" against {short(figure.rival_us)}"
+    spread = f"[{short(figure.low)}, {short(figure.high)}]"
+    what = f"{bar.text} ({short(figure.cpu_us)}{against} µs; {len(figure.readings)} rounds)"
+    return ROW.format(bar.name, short(figure.value), spread, bar.unit, limit, outcome.verdict, what)
 
 
 def _machine() -> dict[str, object]:

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["CONFIDENCE", "Figure", "Once", "Reading", "interval", "summarise"]
+__all__ = ["CONFIDENCE", "Figure", "Once", "Reading", "interval", "short", "summarise"]
 
 CONFIDENCE = 0.95
 
@@ -68,3 +68,8 @@ def summarise(readings: Sequence[Reading]) -> Figure:
     cpu_us = statistics.median(r.cpu_us for r in readings)
     rival_us = statistics.median(rivals) if rivals else None
     return Figure(statistics.median(values), low, high, coverage, cpu_us, rival_us, tuple(readings))
+
+
+def short(value: float) -> str:
+    """Three digits that count; of large numbers all."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -70,7 +70,7 @@ def machine(cpus: Sequence[int]) -> dict[str, object]:
         "memory MiB": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE") >> 20,
         "kernel": platform.release(),
         "python": sys.version.split()[0],
-        "load average at the start": os.getloadavg()[0],
+        "load average at the start": round(os.getloadavg()[0], 2),
     }
 
 

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import click
 
-from fastxs.bench.compare import METRICS, TWIN, Comparison, Place
+from fastxs.bench.compare import METRICS, TWIN, Comparison, Place, load
+from fastxs.bench.figures import short
 from fastxs.bench.harness import DAEMONS, Daemon, Kind, LoadError, Running, Stage
 from fastxs.bench.scenarios import CONTROL, SCENARIOS, Scenario
 from fastxs.hypervisor.host import KINDS, named
@@ -175,19 +176,14 @@ def _line(comparison: Comparison, place: Place) -> str:
             words.append(f"{kind}: {place.reasons.get(kind, 'nothing')}")
             continue
         gain = against.get(kind, {}).get(metric)
-        words.append(f"{kind} {number(value)}" + (f" ({_gain(gain)})" if gain else ""))
+        words.append(f"{kind} {short(value)}" + (f" ({_gain(gain)})" if gain else ""))
     unit = "bytes" if metric == "bytes" else f"{METRICS[metric].unit} of CPU a {scenario.unit}"
     return f"{scenario.name}, {place.x:,} {scenario.axis}: {', '.join(words)} {unit}"
 
 
 def _gain(gain: Mapping[str, Any]) -> str:
-    text = f"{number(gain['value'])}x [{number(gain['low'])}, {number(gain['high'])}]"
+    text = f"{short(gain['value'])}x [{short(gain['low'])}, {short(gain['high'])}]"
     return text if gain["verdict"] in ("better", "worse") else f"{text}, {gain['verdict']}"
-
-
-def number(value: float) -> str:
-    """Three digits that count."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _end(document: Mapping[str, Any], output: Path) -> str:
@@ -197,3 +193,48 @@ def _end(document: Mapping[str, Any], output: Path) -> str:
         lines.append(f"others had {shared:.0%} of the CPUs: throughput and latency are not ranked")
     lines.append(f"a page of it: fastxs bench report {shlex.quote(str(output))}")
     return "\n".join(lines)
+
+
+@bench.command()
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option(
+    "-o",
+    "--output",
+    default="bench.html",
+    show_default=True,
+    metavar="PAGE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The page, which holds everything that it needs; the plots are also beside it, as PAGE-NAME.png.",
+)
+@click.option(
+    "--markdown",
+    metavar="TEXT",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Put the tables into this text, between its two `results` comments, instead of making a page.",
+)
+def report(files: tuple[Path, ...], output: Path, markdown: Path | None) -> None:
+    """Make one page of what `fastxs bench` saved, with plots and tables.
+
+    Needs jinja2 and matplotlib: pip install 'fastxs[report]'.
+    """
+    try:
+        from fastxs.bench import report as pages
+    except ModuleNotFoundError as error:
+        text = f"the report needs {error.name}: pip install 'fastxs[report]'"
+        raise click.ClickException(text) from None
+    try:
+        documents = [load(file) for file in files]
+        if markdown is not None:
+            if len(documents) != 1:
+                raise ValueError("--markdown takes the results of one run")
+            markdown.write_text(pages.fill(markdown.read_text(), pages.tables(documents[0])))
+            return
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    page, plots = pages.page(documents)
+    output.write_text(page)
+    for name, png in plots.items():
+        output.with_name(f"{output.stem}-{name}.png").write_bytes(png)
+    click.echo(f"{output}, and {len(plots)} plots beside it")
