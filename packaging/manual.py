@@ -126,14 +126,22 @@ def commands(above: click.Context, title: str) -> Iterator[str]:
     """One section of the list of commands."""
     yield f".SH {title.upper()}"
     for name in COMMANDS[title]:
-        command = main.get_command(above, name)
-        assert command is not None
-        ctx = click.Context(command, info_name=name, parent=above)
-        yield f'.SS "{roff(" ".join(["fastxs", name, *command.collect_usage_pieces(ctx)]))}"'
-        yield from paragraphs(command.help or "")
-        records = [param.get_help_record(ctx) for param in command.params]
-        yield from table(record for record in records if record and record[1])
-        yield from paragraphs(command.epilog or "")
+        yield from command(above, main, name)
+
+
+def command(above: click.Context, group: click.Group, name: str) -> Iterator[str]:
+    """What its --help says, and those below it."""
+    found = group.get_command(above, name)
+    assert found is not None
+    ctx = click.Context(found, info_name=name, parent=above)
+    yield f'.SS "{roff(" ".join([ctx.command_path, *found.collect_usage_pieces(ctx)]))}"'
+    yield from paragraphs(found.help or "")
+    records = [param.get_help_record(ctx) for param in found.params]
+    yield from table(record for record in records if record and record[1])
+    yield from paragraphs(found.epilog or "")
+    if isinstance(found, click.Group):
+        for below in found.list_commands(ctx):
+            yield from command(ctx, found, below)
 
 
 def fastxsd() -> str:
