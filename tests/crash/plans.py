@@ -99,11 +99,8 @@ def kept_sockets(folder: Path, clients: int, kills: int, seed: int, say: Say = l
     Only a socket that the daemon was reading or writing at that very moment may be closed: `lost`.
     """
     chance = random.Random(seed)
-    at_once = "import sys; from fastxs.cli.keeper import main; from fastxs.daemon import keeper; "
-    at_once += "keeper.DELAYS_S = (0, 0); sys.exit(main())"
-    keeper = (sys.executable, "-c", at_once, "-n", str(folder / "notify"), "--")
     with (
-        Host("fastxs", folder, args=LIMITS, prefix=keeper) as host,
+        Host("fastxs", folder, args=LIMITS, prefix=keeper(folder)) as host,
         Guests(host, clients, seed, sockets=True) as played,
     ):
         for n in range(kills):
@@ -111,7 +108,7 @@ def kept_sockets(folder: Path, clients: int, kills: int, seed: int, say: Say = l
                 played.are_alive()
             else:
                 time.sleep(0.3 * chance.random())
-            os.kill(_child(host.pid), signal.SIGKILL)
+            os.kill(child(host.pid), signal.SIGKILL)
             played.tell("k")
             with Peer(host.socket) as peer:
                 peer.reply(peer.send(Op.READ, b"/\0"), PATIENCE_S)  # the next one answers
@@ -124,7 +121,14 @@ def kept_sockets(folder: Path, clients: int, kills: int, seed: int, say: Say = l
         return {"clients": clients, "kills": kills, "nodes": nodes, **figures, "commits": commits}
 
 
-def _child(pid: int) -> int:
+def keeper(folder: Path) -> tuple[str, ...]:
+    """The prefix of a daemon whose clients' sockets are kept, and that is started again at once."""
+    at_once = "import sys; from fastxs.cli.keeper import main; from fastxs.daemon import keeper; "
+    at_once += "keeper.DELAYS_S = (0, 0); sys.exit(main())"
+    return (sys.executable, "-c", at_once, "-n", str(folder / "notify"), "--")
+
+
+def child(pid: int) -> int:
     """Of a process that has one."""
     while True:
         if pids := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():

@@ -5,7 +5,6 @@ Tools have to connect again, since nobody keeps their sockets here.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -13,11 +12,11 @@ from typing import Final
 import pytest
 
 from fastxs._core import FAULTS
-from fastxs.hypervisor.host import available, scratch
+from fastxs.hypervisor.host import Host, available
 from fastxs.hypervisor.simxen.guests import Guests
 from tests.conversations.speak import OK, Voice, nul
-from tests.crash.plans import UNWRITTEN
-from tests.crash.scene import Lives
+from tests.crash.plans import UNWRITTEN, child, keeper
+from tests.crash.scene import PATIENCE_S, Lives
 from tests.life.scene import PORT, Caller
 from tests.support.ring import RingPeer
 from tests.support.wire import Op, Peer
@@ -61,15 +60,13 @@ class House(Lives):
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    folder = scratch()
+def house(folder: Path) -> Iterator[House]:
     house = House(folder)
     try:
         yield house
         assert house.tool.ask(Op.CONTROL, nul("fastxs-check")) == b"\0"
     finally:
         house.close()
-        shutil.rmtree(folder)
 
 
 # ---- events that wait --------------------------------------------------------------------------------------
@@ -146,6 +143,19 @@ def test_an_image_that_fails(house: House, fault: str) -> None:
     assert house.again()
     assert house.ring.reply(req_id).payload == OK
     assert house.guest.read("n") == b"%d " % n * 500
+
+
+def test_who_is_kept_notices_nothing_of_it(folder: Path) -> None:
+    """LMDB refuses every batch of the log: each daemon ends there, and the next one brings it into LMDB."""
+    with (
+        Host("fastxs", folder, prefix=keeper(folder), env={"FASTXS_TRIAL": "unfolded:1"}) as host,
+        Peer(host.socket) as peer,
+    ):
+        first = child(host.pid)
+        for n in range(200):
+            assert peer.reply(peer.send(Op.WRITE, nul("/n") + b"%d " % n * 400), PATIENCE_S).payload == OK
+        assert peer.call(Op.READ, nul("/n")).payload == b"%d " % n * 400
+        assert child(host.pid) != first
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fastxs.hypervisor.host import available, scratch
+from fastxs.hypervisor.host import available
 from tests.crash import run
 from tests.crash.plans import kept_sockets, named_points, random_kills
 
@@ -17,13 +16,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler"),
     pytest.mark.skipif(available("fastxs") is not None, reason=str(available("fastxs"))),
 ]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    path = scratch()
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.mark.slow

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from fastxs.hypervisor.host import Host, HostError, available, scratch
+from fastxs.hypervisor.host import Host, HostError, available
 from fastxs.storage.reader import LOG_HEAD
 from tests.crash.scene import walk
 from tests.support.wire import Op, Peer
@@ -123,13 +122,6 @@ CERTAIN: Final = {
     "all empty",
 }
 """Other damage may hit what is not in use."""
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    path = scratch()
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
