@@ -117,6 +117,7 @@ cdef enum:
     POLL_PORTS = 256            # more rings than that are always busy somewhere
     POLL_LOOKS = 8000           # at rings, before the ports are unmasked: some ten microseconds
     POLL_TRY = 4                # turns without a look, after looking was in vain
+    POLL_TURNS = 8              # by looking alone, then everybody else is asked too
     KEEP_JOURNAL = 1 << 20      # a larger one is not kept
     RECLAIM_TURN = 1024         # nodes that were removed, given back at a turn's end
     DEAF_NS = 100000000         # then try again to accept
@@ -782,6 +783,15 @@ cdef inline bint carried(Store *s) noexcept nogil:
             or s.journal.len != 0 or s.orphans.len != 0) and not s.fatal
 
 
+cdef inline bint polling(Store *s) noexcept nogil:
+    """Looking found work and the ports are masked: the next turn needs no system call to begin."""
+    if s.port_count == 0 or s.ready_first == NULL or s.poll_turns >= POLL_TURNS:
+        s.poll_turns = 0
+        return False
+    s.poll_turns += 1
+    return True
+
+
 cdef void plane_run(Store *s) noexcept nogil:
     cdef uint64_t start = now()
     cdef bint stay = s.linger_ns != 0 and start - s.left_ns < STAY_NS, timed = stay
@@ -796,7 +806,9 @@ cdef void plane_run(Store *s) noexcept nogil:
     while True:
         if s.says or s.fatal:
             break                               # lines for the log
-        if stay:
+        if polling(s):
+            pass
+        elif stay:
             if gather(s, 0 if carried(s) else -1):
                 break
         elif s.ready_first == NULL:
