@@ -121,6 +121,8 @@ class Engine:
     def pretend(self, domid: int, exists: bool) -> None:
         """Without a border: say whether a domain exists (domain 0 does).  A domain that ceases to
         exist is removed at once, as a death seen through VIRQ_DOM_EXC is."""
+    def offer_features(self) -> int:
+        """From now on every domain is offered all that this daemon can do; how many were offered less."""
     def domains(self) -> list[dict[str, int]]:
         """domid, introduced, target (-1 none), features, unique_id, shutdown."""
     # -- quotas -------------------------------------------------------------------------------

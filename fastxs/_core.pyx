@@ -16,7 +16,7 @@ from importlib import import_module
 
 from fastxs.core.check cimport check_store, memory_of
 from fastxs.core.connection cimport conn_close, conn_new, mark_ready, ring_attach
-from fastxs.core.domains cimport domain_know, domain_remove, domains_check, domains_greet, limit_set
+from fastxs.core.domains cimport domain_know, domain_remove, domains_check, domains_greet, domains_offer, limit_set
 from fastxs.core.heap cimport buf_add
 from fastxs.core.model cimport (ANSWERED_LATER, CONN_DEAD, CONN_IGNORED, COUNTERS, DOMIDS, KIND_MEMORY, KIND_RING,
                                 KIND_SOCKET, OPS, QUOTAS, SPANS, Buf, Conn, Domain, Store, layout)
@@ -496,6 +496,9 @@ cdef class Engine:
         if s.domain[domid] != NULL:
             domain_remove(s, s.domain[domid], True)
             self.settle()
+
+    def offer_features(self):
+        return domains_offer(self.store())
 
     def domains(self):
         cdef Store *s = self.store()

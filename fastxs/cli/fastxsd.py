@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, TextIO
 from fastxs import __version__
 from fastxs.daemon import config as configuration
 from fastxs.daemon.config import Config, ConfigError, Layer
+from fastxs.daemon.handover import ENVIRONMENT
 from fastxs.daemon.process import open_standard_streams
 
 __all__ = ["FLAGS", "Flag", "main"]
@@ -139,6 +140,8 @@ FLAGS: Final = (
     Flag("", "config", "FILE", "read this TOML file first; flags and environment are stronger", _nothing),
     Flag("", "check-config", "", "print the configuration that would be used, as TOML", _nothing),
     Flag("", "socket", "FILE", "listen there", _path("daemon", "socket")),
+    Flag("", "fallback", "FILE", "with -U: the daemon to go back to if this one cannot take over",
+         _path("daemon", "fallback")),
     Flag("", "sim", "", "use the pretend hypervisor: no Xen is needed", lambda _: {"hypervisor": {"sim": True}}),
     Flag("", "durability", "NAME", "process (the store survives the daemon) or none",
          lambda value: {"daemon": {"durability": value}}),
@@ -246,7 +249,7 @@ def _run(argv: Sequence[str]) -> int:
         print(f"fastxsd {__version__} would do")
         return OK
     over = "live-update" in asked or asked >= {"live", "restart"}
-    if config.daemon.fork and "kept" not in asked and not over:
+    if config.daemon.fork and "kept" not in asked and not over and ENVIRONMENT not in os.environ:
         from fastxs.daemon.claims import answers
         from fastxs.daemon.kept import in_background
 
@@ -268,11 +271,24 @@ def _give_up_what_cannot_be_written(stream: TextIO) -> None:
             stream.close()
 
 
+def _go_back(argv: Sequence[str], why: str) -> str:
+    """If another daemon was to be taken over, become it again; else, or if that fails, `why` and what to do."""
+    if not {"-U", "--live-update"} & set(argv) and not {"--live", "--restart"} <= set(argv):
+        return why
+    from fastxs.daemon.goback import go_back
+
+    for words in (argv, ()):  # what is wrong may be the flags
+        with suppress(ConfigError):
+            return "; ".join(filter(None, (why, go_back(_configure(_read(words), os.environ), argv, why))))
+    return why
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; the exit status.  Whatever goes wrong is one line on standard error, never a traceback."""
     open_standard_streams()
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        status = _run(sys.argv[1:] if argv is None else argv)
+        status = _run(argv)
         sys.stdout.flush()
         return status
     except ConfigError as error:
@@ -287,8 +303,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         line = str(error) if isinstance(error, StartError) else f"internal error: {type(error).__name__}: {error}"
         status = FAILED
+    line = " ".join(line.split())
+    try:
+        line = _go_back(argv, line)
+    except Exception as error:
+        line += f"; and there is no way back: {type(error).__name__}: {error}"
     with suppress(OSError):
-        print("fastxsd:", " ".join(line.split()), file=sys.stderr)
+        print("fastxsd:", line, file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         _give_up_what_cannot_be_written(stream)
     return status

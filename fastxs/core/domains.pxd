@@ -14,6 +14,8 @@ cdef Domain *domain_meet(Store *s, uint32_t domid, DomState *state) noexcept nog
 cdef int domain_introduce(Store *s, uint32_t domid, uint32_t port) noexcept nogil
 # SET_TARGET; NULL: no target any more.
 cdef void domain_aim(Store *s, Domain *d, Domain *target) noexcept nogil
+# Every domain is offered all that this daemon can do; how many were not.
+cdef uint32_t domains_offer(Store *s) noexcept nogil
 # Something of it changed: into the journal.
 cdef void domain_record(Store *s, Domain *d) noexcept nogil
 # As it was; NULL: no memory.

@@ -18,6 +18,7 @@ from fastxs.core.model cimport (CONN_DEAD, CONN_IGNORED, DOMIDS, DOMID_SELF, DOM
                                 layout)
 from fastxs.core.outbox cimport mark_dirty
 from fastxs.core.perms cimport aces, owner_of, perms_drop, perms_forget, perms_intern
+from fastxs.core.ring cimport Page, ring_offer
 from fastxs.core.tree cimport RECLAIM_NOW, node_at, reclaim, stir, tree_disown, tree_path, tree_remove, tree_set_perms
 from fastxs.core.watches cimport fire_removed, fire_special
 from fastxs.core.wire cimport FEATURE_DOMID_ANY, FEATURE_ERROR, FEATURE_RECONNECTION, FEATURE_WATCHDEPTH
@@ -164,6 +165,23 @@ cdef int domains_init(Store *s) noexcept nogil:
         domain_record(s, d)
         s.pretend[s.store_domid >> 3] |= 1 << (s.store_domid & 7)
     return 0
+
+
+cdef uint32_t domains_offer(Store *s) noexcept nogil:
+    """A guest looks at its page for what is offered when it needs it (SPEC 2.2)."""
+    cdef uint32_t i, count = 0
+    cdef Domain *d
+    for i in range(DOMIDS):
+        d = s.domain[i]
+        if d == NULL or d.features == FEATURES:
+            continue
+        d.features = FEATURES
+        domain_record(s, d)
+        if d.conn != NULL and d.conn.page != NULL:
+            ring_offer(<Page *>d.conn.page, FEATURES)
+        count += 1
+    stir(s)
+    return count
 
 
 cdef void domains_free(Store *s) noexcept nogil:

@@ -37,4 +37,6 @@ cdef uint32_t ring_published(Page *page) noexcept nogil
 cdef uint32_t ring_taken(Page *page) noexcept nogil
 cdef bint ring_is_new(Page *page, uint32_t features) noexcept nogil
 cdef void ring_start(Page *page, uint32_t features) noexcept nogil
+# More than the guest was offered when its ring began.
+cdef void ring_offer(Page *page, uint32_t features) noexcept nogil
 cdef void ring_fail(Page *page, uint32_t error) noexcept nogil

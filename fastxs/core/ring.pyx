@@ -87,5 +87,9 @@ cdef void ring_start(Page *page, uint32_t features) noexcept nogil:
     fx_fence()
 
 
+cdef void ring_offer(Page *page, uint32_t features) noexcept nogil:
+    fx_release(&page.server_features, features)
+
+
 cdef void ring_fail(Page *page, uint32_t error) noexcept nogil:
     fx_release(&page.error, error)

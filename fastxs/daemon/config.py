@@ -109,6 +109,7 @@ class Daemon:
     durability: str = _key(
         "process", _word("process", "none"), "process: the store survives the daemon, however it ends; none: not"
     )
+    fallback: str | None = _key(None, _PATH, "the daemon to go back to if a take-over fails; without it Xen's own")
     backlog: int = _key(4096, _number(1, 65535, "connections"), "that may wait to be accepted")
     linger_us: int = _key(2000, _number(0, 10000, "microseconds"), "that a turn stays awake while traffic goes on")
 

@@ -1,4 +1,5 @@
-"""CONTROL: what `xenstore-control` asks of the daemon.  Replies are C xenstored's, byte for byte (SPEC 6.3).
+"""CONTROL: what `xenstore-control` asks of the daemon.  Replies are C xenstored's, byte for byte (SPEC 6.3), but for
+`turns`, `fastxs-check` and `commit`, which are ours.
 
 Owns the commands' names, arguments and texts; what they look at belongs to the Engine and the trace file.  Who may
 ask is decided before anything comes here.
@@ -180,6 +181,11 @@ class Control:
             return "Live update needs an image, and --durability none has none."
         return self.update(self.conn_id, list(words))
 
+    def commit(self) -> str:
+        raised = self.engine.offer_features()
+        log.info("all features are offered", domains=raised)
+        return f"{raised} domains are offered all features now.\n"
+
     def help(self) -> str:
         return "".join(f"{name}\t{command.arguments}\n" for name, command in COMMANDS.items())
 
@@ -206,6 +212,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "quota-soft": Command(Control.quota_soft, 0, 3, "[set <name> <val>]"),
     "turns": Command(Control.turns, 0, 1, "[on|off]\n    A histogram of the CPU time of a turn's pieces."),
     "fastxs-check": Command(Control.fastxs_check, 0, 0, "\n    As check; the faults, one a line."),
+    "commit": Command(Control.commit, 0, 0, "\n    Offers all features to the domains that were taken over."),
     "help": Command(Control.help, 0, 0, ""),
 }
 

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from fastxs import state as xen
+from fastxs.daemon.kept import let_keeper_go
 from fastxs.storage import reader
 from fastxs.storage.reader import ROOT_PARENT, SPECIALS_PARENT, Reader
 
 if TYPE_CHECKING:
     from fastxs._core import Engine
-    from fastxs.daemon.config import Daemon
+    from fastxs.daemon.config import Config
     from fastxs.hypervisor.border import Hypervisor
 
 __all__ = ["HandBack", "state_of"]
@@ -27,13 +28,15 @@ __all__ = ["HandBack", "state_of"]
 class HandBack:
     """The state file in the run directory and the descriptors that it names (`fastxs.daemon.update.Foreign`)."""
 
-    def __init__(self, engine: Engine, border: Hypervisor, config: Daemon, listener: int) -> None:
+    def __init__(self, engine: Engine, border: Hypervisor, config: Config, listener: int, *, kept: bool) -> None:
         self._engine: Final = engine
+        self._config: Final = config
+        self._kept: Final = kept
         self._listener: Final = listener
-        self._folder: Final = config.image_path
-        self._aside: Final = f"{config.image_path}.handed-back"
+        self._folder: Final = config.daemon.image_path
+        self._aside: Final = f"{self._folder}.handed-back"
         self._number = 0
-        self._file: Final = os.path.join(config.run_dir, "state_dump")
+        self._file: Final = os.path.join(config.daemon.run_dir, "state_dump")
         self._border: Final = border
         self.descriptor: Final = border.evtchn_fd
         self.bind_virq: Final = border.bind_virq
@@ -52,6 +55,11 @@ class HandBack:
         self._number = os.stat(new).st_ino
         os.replace(new, self._file)
         return xen.what_is_lost(state, form)
+
+    def leave_keeper(self) -> None:
+        """C xenstored has none: it writes its own pid file, and who ends it does not want fastxs instead."""
+        if self._kept:
+            let_keeper_go(self._config)
 
     def let_go(self) -> None:
         """The image is history, never to be recovered from, and the event channels are as the next daemon expects."""

@@ -1,6 +1,7 @@
 """What one program leaves to the next one in the same process: descriptors, and who waits for a word.
 
-Owns the form in which that goes over an exec, and the line to the guardian (`fastxs.daemon.update`).  Knows nothing of
+Owns the form in which that goes over an exec, to us or to Xen's own daemons, and the line to the guardian
+(`fastxs.daemon.update`).  Knows nothing of
 what is said over the descriptors, and loads nothing that a damaged installation could lack.
 """
 
@@ -9,17 +10,38 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import BinaryIO, Final, NamedTuple
 
-__all__ = ["ENVIRONMENT", "KEPT", "READY", "READY_S", "Before", "HandedOver", "handed_over"]
+__all__ = [
+    "ENVIRONMENT",
+    "KEPT",
+    "READY",
+    "READY_S",
+    "STATE_FILES",
+    "Before",
+    "HandedOver",
+    "for_xenstored",
+    "handed_over",
+]
 
 ENVIRONMENT: Final = "FASTXS_UPDATE"
 """Number of the descriptor that a `HandedOver` can be read from."""
 
 READY, KEPT = b"ready", b"kept"
 """What the guardian is told: the new program serves; the old one goes on, because there was no exec."""
+
+STATE_FILES: Final = {"state_dump": "xenstored", "db": "oxenstored"}
+"""What another daemon leaves in the run directory for the program that it becomes, and who it is."""
+
+OURS: Final = {
+    **dict.fromkeys(("--sim", "--kept", "--check-config", "--unless-running"), False),
+    **dict.fromkeys(("--durability", "--loop", "--log-level", "--log-format", "--log-file"), True),
+    **dict.fromkeys(("--socket", "--config", "--fallback"), True),
+}
+"""Flags that Xen's own daemons do not know, and whether a value follows."""
 
 READY_S: Final = 60.0
 """How long the new program may take until it serves."""
@@ -73,6 +95,18 @@ class Before(NamedTuple):
             line.settimeout(READY_S)
             line.sendall(READY)
             line.recv(1)
+
+
+def for_xenstored(words: Iterable[str]) -> list[str]:
+    """Of our arguments those that Xen's own daemons know."""
+    known, rest = [], iter(words)
+    for word in rest:
+        name, equals, _ = word.partition("=")
+        if name not in OURS:
+            known.append(word)
+        elif OURS[name] and not equals:
+            next(rest, None)
+    return known
 
 
 def handed_over() -> Before | None:

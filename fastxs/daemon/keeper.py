@@ -106,7 +106,7 @@ class Descriptors:
 
 
 class Keeper:
-    """One daemon, its descriptors, and the loop around them.
+    """One daemon, its descriptors, and the loop around them, until the daemon is to end or wants no keeper any more.
 
     `notices` is a bound datagram socket, `say` writes a line to the log, `started` is called when the daemon is ready
     for the first time.
@@ -140,7 +140,7 @@ class Keeper:
         self.status: int | None = None  # the keeper's own, once it is over
 
     def run(self) -> int:
-        """Until the daemon ends as it was asked to, or never gets ready; the exit status."""
+        """Until the daemon ends as it was asked to, never gets ready, or lets us go; the exit status."""
         self.notices.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.waker.setblocking(False)
         signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
@@ -327,6 +327,9 @@ class Keeper:
         """What it asks for; those descriptors leave `fds` that are kept."""
         if words.get("FDSTORE") == "1":
             self._keep(words, fds)
+        if words.get("KEEP") == "0":
+            notify(f"MAINPID={self.pid}")
+            self.status = 0
         if words.get("FDSTOREREMOVE") == "1":
             self.kept.forget(words.get("FDNAME", ""))
         if words.get("MAINPID", str(self.pid)) != str(self.pid):

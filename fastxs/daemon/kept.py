@@ -1,6 +1,7 @@
 """Being kept: a daemon in the background has a keeper, who holds its clients' sockets and starts it again.
 
-Owns the daemon's side of that: how it gets under a keeper, and that it gets another one when that one dies.  Knows the
+Owns the daemon's side of that: how it gets under a keeper, that it gets another one when that one dies, and that it has
+none any more when it becomes a daemon that knows of no keeper.  Knows the
 keeper by its command line, its pid file and the words of `notify` only.
 """
 
@@ -8,25 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from fastxs.daemon import keeper, logs
 from fastxs.daemon.claims import hold_name, hold_pid_file, need_folder
 from fastxs.daemon.config import Config
-from fastxs.daemon.notify import CONNECTION, LISTENER, channel, store
+from fastxs.daemon.notify import CONNECTION, LISTENER, channel, notify, store
 
 if TYPE_CHECKING:
     from fastxs._core import Engine
 
-__all__ = ["in_background", "stay_kept"]
+__all__ = ["get_kept", "in_background", "let_keeper_go", "stay_kept"]
 
 WATCHDOG_S: Final = 30
 """As in packaging/systemd/fastxs.service."""
+
+TAKE_OVER: Final = ("-U", "--live-update", "--live", "--restart")
+"""Flags that were true of one start only."""
 
 RETRY_S: Final = 10.0
 """Until another keeper is tried, where none could be started."""
@@ -46,6 +51,29 @@ def in_background(config: Config, argv: Sequence[str]) -> NoReturn:
         stack.enter_context(hold_name(_notices(config), socket.SOCK_DGRAM))
     words = _keeper(config, [sys.executable, "-m", "fastxs.cli.fastxsd", *argv, "--kept"])
     os.execv(words[0], words)
+
+
+async def get_kept(config: Config) -> None:
+    """Have a keeper from now on, though nobody started us under one; if there is none yet, `stay_kept` tries again."""
+    started = await _another(config)
+    os.environ |= {
+        "NOTIFY_SOCKET": _notices(config),
+        "WATCHDOG_USEC": str(WATCHDOG_S * 1_000_000),
+        "WATCHDOG_PID": str(os.getpid()),
+    }
+    if not started:
+        logs.log.error("no keeper yet: the clients' sockets die with this process")
+
+
+def let_keeper_go(config: Config) -> None:
+    """Have no keeper from now on; returns when it is gone, with its pid file and all that it kept."""
+    with suppress(OSError):
+        pidfd = os.pidfd_open(_pid(config))
+        try:
+            if notify("KEEP=0"):
+                select.select([pidfd], [], [], RETRY_S)
+        finally:
+            os.close(pidfd)
 
 
 async def stay_kept(config: Config, engine: Engine, listener: int) -> NoReturn:
@@ -72,11 +100,12 @@ def _pid_file(config: Config) -> str:
 
 
 def _pid(config: Config) -> int:
-    """Of the keeper; 0: nobody knows."""
+    """Of the keeper; 0: there is none."""
     try:
-        return int(Path(_pid_file(config)).read_text())
+        pid = int(Path(_pid_file(config)).read_text())
     except (OSError, ValueError):
         return 0
+    return 0 if pid == os.getpid() else pid  # ours, from before there was a keeper
 
 
 def _notices(config: Config) -> str:
@@ -84,8 +113,9 @@ def _notices(config: Config) -> str:
 
 
 def _keeper(config: Config, daemon: Sequence[str], adopt: int | None = None) -> list[str]:
-    notices = f"{config.daemon.socket_path}.notify"
-    return keeper.command(daemon, pid_file=_pid_file(config), notify_socket=notices, watchdog_s=WATCHDOG_S, adopt=adopt)
+    return keeper.command(
+        daemon, pid_file=_pid_file(config), notify_socket=_notices(config), watchdog_s=WATCHDOG_S, adopt=adopt
+    )
 
 
 async def _end_of(pid: int) -> None:
@@ -103,9 +133,12 @@ async def _end_of(pid: int) -> None:
 
 
 async def _another(config: Config) -> bool:
-    """Whether a new keeper has adopted us; it will start us as the first one did."""
-    words = _keeper(config, sys.orig_argv, adopt=os.getpid())
-    env = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}  # it listens there itself
+    """Whether a new keeper has adopted us; it will start us as we were started, but for a take-over."""
+    again = [word for word in sys.orig_argv if word not in TAKE_OVER]
+    words = _keeper(config, again if "--kept" in again else [*again, "--kept"], adopt=os.getpid())
+    env = dict(os.environ)
+    if env.get("NOTIFY_SOCKET") == _notices(config):
+        del env["NOTIFY_SOCKET"]  # it listens there itself
     try:
         process = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL, env=env)
     except OSError:

@@ -22,8 +22,18 @@ from fastxs.daemon import logs
 from fastxs.daemon.claims import READ_ROOT, StartError, hold_pid_file, hold_socket, need_folder, reason
 from fastxs.daemon.config import Config
 from fastxs.daemon.handover import Before, HandedOver, handed_over
-from fastxs.daemon.kept import stay_kept
-from fastxs.daemon.notify import CONNECTION, LISTENER, channel, forget, inherited, notify, store, watchdog_s
+from fastxs.daemon.kept import get_kept, stay_kept
+from fastxs.daemon.notify import (
+    CONNECTION,
+    LISTENER,
+    channel,
+    forget,
+    inherited,
+    notify,
+    store,
+    watchdog_s,
+    watchdog_words,
+)
 from fastxs.daemon.process import detach, raise_descriptor_limit, set_name
 
 if TYPE_CHECKING:
@@ -108,12 +118,11 @@ async def _serve(config: Config, kept: bool, over: bool, before: Before | None) 
 
     was = inherited()
     before = before or handed_over()
-    taken = None
     if before is not None:
         was = {LISTENER: [before.handed.listener], CONNECTION: before.handed.clients}
-    elif over:
-        taken = _take_over(config)
-        was = {LISTENER: [] if taken.listener is None else [taken.listener], CONNECTION: taken.clients}
+    over = over and before is None
+    kept = kept or (over and daemon.fork)
+    taken = None
     was_ready = False
     with ExitStack() as stack:
         # Claims come before the hypervisor: a second instance must not touch the first one's event channels.
@@ -121,6 +130,12 @@ async def _serve(config: Config, kept: bool, over: bool, before: Before | None) 
         stack.enter_context(hold_pid_file(f"{daemon.socket_path}.lock", "the lock"))
         if daemon.pid_file is not None and not kept:  # else it holds our keeper's pid
             stack.enter_context(hold_pid_file(daemon.pid_file))
+        if over:
+            taken = _take_over(config)
+            was = {LISTENER: [] if taken.listener is None else [taken.listener], CONNECTION: taken.clients}
+            if kept:
+                await get_kept(config)
+            store(CONNECTION, *taken.clients)
         keeper = channel()
         outlived = was.pop(LISTENER, [])
         listener = stack.enter_context(
@@ -160,6 +175,8 @@ async def _serve(config: Config, kept: bool, over: bool, before: Before | None) 
             def resume(handed: HandedOver) -> None:
                 # uvloop was left in the middle of something by the fork.
                 again = replace(config, daemon=replace(daemon, loop="asyncio"))
+                if "WATCHDOG_PID" in os.environ:
+                    os.environ["WATCHDOG_PID"] = str(os.getpid())
                 serve(again, kept=kept, before=Before(handed, came_back=True))
 
             control.update = LiveUpdate(
@@ -169,14 +186,16 @@ async def _serve(config: Config, kept: bool, over: bool, before: Before | None) 
                 turn=lambda: image.turn,
                 let_go=border.close,
                 resume=resume,
-                foreign=HandBack(engine, border, daemon, listening),
+                foreign=HandBack(engine, border, config, listening, kept=kept),
+                kept=kept,
                 owes_ok=taken is not None and taken.asks_again,
             )
         engine.listen(listening)
         loop.add_reader(engine.fileno(), engine.turn)
         stack.callback(loop.remove_reader, engine.fileno())
         if kept:
-            await _answer_once(daemon.socket_path, stopped)
+            if before is None and taken is None:  # else who waits for us has heard from us already
+                await _answer_once(daemon.socket_path, stopped)
             stack.callback(loop.create_task(stay_kept(config, engine, listening)).cancel)
             detach()
         # What lives now lives for ever, and nothing that is made from now on has cycles.
@@ -184,7 +203,7 @@ async def _serve(config: Config, kept: bool, over: bool, before: Before | None) 
         gc.freeze()
         gc.disable()
         was_ready = True
-        notify("READY=1", f"MAINPID={os.getpid()}", f"STATUS=serving {daemon.socket_path}")
+        notify("READY=1", f"MAINPID={os.getpid()}", f"STATUS=serving {daemon.socket_path}", *watchdog_words())
         _stay_alive(loop)
         logs.log.info(
             "ready",

@@ -23,6 +23,7 @@ __all__ = [
     "notify",
     "store",
     "watchdog_s",
+    "watchdog_words",
 ]
 
 LISTENER: Final = "listen"
@@ -112,6 +113,11 @@ def inherited() -> dict[str, list[int]]:
         os.set_inheritable(FIRST + i, False)
         found.setdefault(words[i] if i < len(words) else "unknown", []).append(FIRST + i)
     return found
+
+
+def watchdog_words() -> list[str]:
+    """What makes the manager wait for `WATCHDOG=1` again, after `WATCHDOG_USEC=0`; nothing if it never did."""
+    return [f"WATCHDOG_USEC={os.environ['WATCHDOG_USEC']}"] if watchdog_s() is not None else []
 
 
 def watchdog_s() -> float | None:

@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fastxs.daemon.goback import descriptors
+from fastxs.daemon.handover import STATE_FILES
 from fastxs.daemon.logs import log
 from fastxs.hypervisor.border import Hypervisor
 from fastxs.state import Connection, Node, Perm, Ring, Socket, State, StreamError, load
@@ -48,9 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Remote", "TakenOver", "fill", "take_over"]
 
-FILES: Final = ("state_dump", "db")
-"""In the run directory: C xenstored's, oxenstored's."""
-
 META_, DOMAINS, PERMS, CONNS, TXS, WATCHES, NODES = range(1, 8)
 """Tables (core/journal.pxd)."""
 
@@ -61,6 +60,9 @@ SPECIALS: Final = (b"@introduceDomain", b"@releaseDomain")
 
 CHUNK: Final = 2 << 20
 """Bytes of records in one transaction: more than the image's log holds, so that they go straight to their place."""
+
+FEATURES: Final = 15
+"""What a domain is offered that nobody has introduced yet (core/wire.pxd)."""
 
 NOBODY: Final = 1
 """A unique id that no domain has: whoever has the domid now is another one."""
@@ -89,16 +91,18 @@ class TakenOver(NamedTuple):
 def take_over(config: Config, identity: bytes) -> TakenOver:
     """Make the image of what the daemon before us left in this process; our own old one is set aside.
 
-    Its event channels end here, to be bound anew.  StreamError, OSError: it cannot be.
+    StreamError, OSError: it cannot be, and that daemon can go on (`fastxs.daemon.goback`).  At the end the image is all
+    there is: the state file has another name, and its event channels are closed, to be bound anew.
     """
     run_dir = config.daemon.run_dir
-    found = [path for path in (os.path.join(run_dir, name) for name in FILES) if os.path.exists(path)]
+    found = [path for path in (os.path.join(run_dir, name) for name in STATE_FILES) if os.path.exists(path)]
     if not found:
-        raise FileNotFoundError(errno.ENOENT, f"{' or '.join(FILES)}: not there", run_dir)
+        raise FileNotFoundError(errno.ENOENT, f"{' or '.join(STATE_FILES)}: not there", run_dir)
     with open(found[0], "rb") as file:
         state = load(file)
-        clients = [one.peer.fd for one in state.connections if isinstance(one.peer, Socket)]
-        for fd in (*clients, *(fd for fd in (state.listen_fd, state.evtchn_fd) if fd is not None)):
+        if state.virq_port is None:  # else it is bound, which it can be once only
+            Hypervisor.load(sim=config.hypervisor.sim).close()  # what can be tried is tried while there is a way back
+        for fd in descriptors(state):
             os.set_inheritable(fd, False)
         ports = [one.peer.port for one in state.connections if isinstance(one.peer, Ring) and one.peer.port]
         remotes = Hypervisor.remote_ports(ports, sim=config.hypervisor.sim)
@@ -121,9 +125,11 @@ def take_over(config: Config, identity: bytes) -> TakenOver:
             image.close()
     for note in state.notes:
         log.warning("take-over", note=note)
+    os.rename(found[0], f"{found[0]}.taken-over")
     if state.evtchn_fd is not None:
         os.close(state.evtchn_fd)
-    return TakenOver(found[0], state.listen_fd, clients, found[0].endswith("db"))
+    clients = [one.peer.fd for one in state.connections if isinstance(one.peer, Socket)]
+    return TakenOver(f"{found[0]}.taken-over", state.listen_fd, clients, found[0].endswith("db"))
 
 
 class Remote(NamedTuple):
@@ -158,11 +164,14 @@ def fill(
         own = domid in (priv_domid, store_domid)
         gone = ring is not None and not own and ring.port != 0 and ring.port not in remotes
         told = known.get(domid)
+        features = 0 if ring is not None or own else FEATURES
+        if told is not None and told.features is not None:
+            features = told.features
         making.put(
             DOMAINS,
             domid,
             DOMAIN.pack(
-                (told.features or 0) if told is not None else 0,
+                features,
                 NOBODY if gone else 0,
                 ring.target if ring is not None and ring.target is not None else -1,
                 own or ring is not None,

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from fastxs._core import ControlError
-from fastxs.daemon.handover import ENVIRONMENT, KEPT, READY, READY_S, HandedOver
+from fastxs.daemon.handover import ENVIRONMENT, KEPT, READY, READY_S, HandedOver, for_xenstored
 from fastxs.daemon.logs import log
-from fastxs.daemon.notify import barrier, notify
+from fastxs.daemon.notify import CONNECTION, LISTENER, barrier, forget, notify, watchdog_words
 
 if TYPE_CHECKING:
     from fastxs._core import Engine
@@ -36,9 +36,6 @@ TRIAL_S: Final = 60.0
 """How long the new program may take to say that it would do."""
 
 TICK_S: Final = 0.02
-
-OURS: Final = ("--sim", "--kept", "--durability", "--loop", "--log-", "--socket", "--config", "--check-config")
-"""Flags that C xenstored does not know."""
 
 OK: Final = "OK"
 NO_SESSION: Final = "Not in live-update session."
@@ -56,6 +53,9 @@ class Foreign(Protocol):
 
     def drop(self) -> None:
         """It is not to be read."""
+
+    def leave_keeper(self) -> None:
+        """It does not know of our keeper, if we have one of our own."""
 
     def let_go(self) -> None:
         """From now on the other one's word counts, not our image."""
@@ -90,7 +90,8 @@ class LiveUpdate:
 
     `listener` is the Engine's descriptor; `trial` are words that a new program is started with, after its own, to learn
     whether it would do; `turn()` is the last that the image has; `let_go` closes what only one process may have;
-    `owes_ok`: who asked the daemon before us for the update asks once more whether it is done.
+    `owes_ok`: who asked the daemon before us for the update asks once more whether it is done; `kept`: our keeper is
+    our own, and the next fastxsd's.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class LiveUpdate:
         let_go: Callable[[], None],
         resume: Resume,
         foreign: Foreign,
+        kept: bool,
         owes_ok: bool = False,
     ) -> None:
         self._engine: Final = engine
@@ -112,6 +114,7 @@ class LiveUpdate:
         self._let_go: Final = let_go
         self._resume: Final = resume
         self._foreign: Final = foreign
+        self._kept: Final = kept
         self._session: Session | None = None
         self._owes_ok = owes_ok
 
@@ -268,6 +271,9 @@ class LiveUpdate:
     def _become(self, session: Session, ask: tuple[int, int, int], foreign: bool) -> str:
         """This process is the new program, or has not changed: then why."""
         clients = [int(one["fd"]) for one in self._engine.connections() if one["kind"] == "socket"]
+        notify("WATCHDOG_USEC=0")  # neither the guardian nor C xenstored says that it is alive
+        if foreign:
+            self._foreign.leave_keeper()
         ours, theirs = socket.socketpair()
         us = os.pidfd_open(os.getpid())
         handed = HandedOver(os.getpid(), self._listener, clients, ours.fileno(), *ask, self._turn())
@@ -280,19 +286,21 @@ class LiveUpdate:
             theirs.close()
             guardian = ours.recv(32).decode()
             if not guardian:
+                notify(*watchdog_words())
                 return "There is no room for a guardian process."
             supervised = notify(f"MAINPID={guardian}") and barrier(TRIAL_S)
             log.info("live update", file=session.file, arguments=session.arguments, guardian=guardian,
                      supervised=supervised)  # fmt: skip
             arguments, inherited = session.arguments, [self._listener, *clients]
             if foreign:
-                arguments = [word for word in arguments if not word.startswith(OURS)]
+                arguments = for_xenstored(arguments)
                 arguments += [] if "-U" in arguments else ["-U"]
                 inherited.append(self._foreign.descriptor())
                 self._foreign.let_go()
                 for fd in inherited:
                     os.set_blocking(fd, True)  # C xenstored takes EAGAIN of a read for the end
             else:
+                arguments = [*arguments, "--kept"] if self._kept and "--kept" not in arguments else arguments
                 inherited.append(ours.fileno())
             with handed.file() as file:
                 for fd in inherited:
@@ -311,6 +319,7 @@ class LiveUpdate:
                 self._foreign.take_back()
             ours.sendall(KEPT)
             ours.recv(1)
+        notify(*watchdog_words())
         return EXEC_FAILED
 
     def _guard(self, handed: HandedOver, daemon: int, line: socket.socket, foreign: bool) -> NoReturn:
@@ -330,6 +339,9 @@ class LiveUpdate:
                 word = line.recv(32)
                 if foreign and not word and self._is_read(daemon):
                     word = READY
+                if foreign and word == READY:  # what is kept keeps C's closed clients from hearing of it
+                    forget(CONNECTION)
+                    forget(LISTENER)
                 if word in (READY, KEPT):
                     notify("READY=1", f"MAINPID={handed.pid}")
                     barrier(TRIAL_S)

@@ -77,6 +77,8 @@ def anybody() -> Iterator[Ask]:
         (["check", ""], "EINVAL"),
         (["fastxs-check"], b"node 4 is nobody's child\n\0"),
         (["fastxs-check", "x"], "EINVAL"),
+        (["commit"], b"2 domains are offered all features now.\n\0"),
+        (["commit", "x"], "EINVAL"),
         (["log"], b"Log switch settings:\nobj     : on\nio      : on\nwrl     : off\nacc     : off\ntdb     : off\n\0"),
         (["log", "bogus"], "EINVAL"),
         (["log", "+bogus"], "EINVAL"),
@@ -169,6 +171,7 @@ def test_help_is_a_line_for_each_command(ask: Ask) -> None:
         b"quota-soft\t[set <name> <val>]\n"
         b"turns\t[on|off]\n    A histogram of the CPU time of a turn's pieces.\n"
         b"fastxs-check\t\n    As check; the faults, one a line.\n"
+        b"commit\t\n    Offers all features to the domains that were taken over.\n"
         b"help\t\n\0"
     )
 

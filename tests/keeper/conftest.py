@@ -48,6 +48,21 @@ def children(pid: int) -> set[int]:
     return set()
 
 
+def shared(pid: int, other: int) -> int:
+    """How many sockets both processes hold: what one has handed to the other."""
+    return len(sockets(pid) & sockets(other))
+
+
+def sockets(pid: int) -> set[str]:
+    """By inode; nothing of a process that is gone."""
+    found = set()
+    with suppress(OSError):
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                found.add(os.readlink(fd))
+    return {link for link in found if link.startswith("socket:")}
+
+
 class Client:
     """One who connected and never reconnects, as libxenstore."""
 

@@ -94,10 +94,17 @@ def _command(pid: int) -> str:
 
 
 def end_all(name: str, value: str) -> None:
-    """Kill all who have this in their environment: daemons in the background, and what became of them."""
+    """Kill all who have this in their environment: daemons in the background, what became of them, and whom their
+    keepers start meanwhile."""
     mark = f"{name}={value}".encode()
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal():
-            with suppress(OSError):
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(process.name), signal.SIGKILL)
+    while found := [pid for pid in os.listdir("/proc") if pid.isdecimal() and mark in _environment(pid)]:
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _environment(pid: str) -> list[bytes]:
+    """Nothing of a zombie."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return []

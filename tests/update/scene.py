@@ -138,5 +138,6 @@ def environment() -> dict[str, str]:
 
 
 def end_all(host: Host) -> None:
-    """The daemon's pid changes when a guardian serves on: it is found by what only it has in its environment."""
+    """The daemon's pid changes when a guardian serves on, or a keeper starts it again: they are found by what only they
+    have in their environment."""
     leaks.end_all("XENSTORED_RUNDIR", str(host.rundir))

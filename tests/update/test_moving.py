@@ -11,7 +11,7 @@ import pytest
 from fastxs.hypervisor.host import BINARIES, Host, available, scratch
 from fastxs.hypervisor.simxen import LIBRARY
 from tests.conversations.speak import OK, nul
-from tests.support.ring import FEATURES
+from tests.support.ring import FEATURES, RingPeer
 from tests.support.wire import Op, Peer
 from tests.update.run import moves
 from tests.update.scene import Scene, environment, scene
@@ -21,6 +21,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 ARGUMENTS = "-N --sim"
+ALL = 15
+"""Every feature that there is."""
 
 
 @pytest.fixture
@@ -48,6 +50,24 @@ def test_a_crowd(host: Scene) -> None:
     assert host.update(host.good(), arguments=ARGUMENTS) == OK
     host.work()
     assert host.update(BINARIES["c"], arguments="-N") == OK
+    host.work()
+
+
+def test_features_are_offered_when_the_administrator_commits(host: Scene) -> None:
+    """Until then a hand-back takes nothing from a guest that it was told of; who is introduced later is told all."""
+    host.hypervisor.create(9)
+    assert host.tool.call(Op.MKDIR, nul("/local/domain/9")).payload == OK
+    assert host.tool.call(Op.SET_PERMS, nul("/local/domain/9", "n9")).payload == OK
+    assert host.update(host.good(), arguments=ARGUMENTS) == OK
+    assert host.tool.call(Op.INTRODUCE, nul(9, 0x1009, 2)).payload == OK
+    assert RingPeer(host.hypervisor, 9, host._wait).words[FEATURES] == ALL
+    for count in (len(host.guests) + 1, 0):  # domain 0 is one, too
+        said = host.tool.call(Op.CONTROL, nul("commit")).payload
+        assert said == b"%d domains are offered all features now.\n\0" % count
+    host.work()
+    assert [guest.words[FEATURES] for guest in host.guests] == [ALL] * len(host.guests)
+    assert host.tool.call(Op.GET_FEATURE, nul(1)).payload == nul(ALL)
+    assert b"the features that 5 domains were told of" in host.update(BINARIES["c"], arguments="-N")
     host.work()
 
 

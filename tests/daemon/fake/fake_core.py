@@ -148,6 +148,9 @@ class Engine:
     def highest_accounts(self, reset: bool = False) -> dict[str, int]:
         return {"nodes": 0 if reset else 9, "memory": 400, "soft-memory": 400}
 
+    def offer_features(self) -> int:
+        return 2
+
     def check(self) -> list[str]:
         return ["node 4 is nobody's child"]
 

@@ -1,0 +1,59 @@
+"""A take-over from C xenstored that cannot be: C goes on, and the one who asked for it learns why."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from fastxs.hypervisor.host import BINARIES, Host, available, scratch
+from tests.conversations.speak import nul
+from tests.keeper.conftest import until
+from tests.support.wire import Op
+from tests.update.scene import Scene, environment, scene
+
+pytestmark = pytest.mark.skipif(
+    bool(available("fastxs") or available("c")), reason=str(available("fastxs") or available("c"))
+)
+
+
+@pytest.fixture
+def host() -> Iterator[Scene]:
+    folder = scratch()
+    try:
+        with scene(Host("c", folder, env=environment())) as found:
+            yield found
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ("--nonsense", b"option --nonsense not recognized"),
+        ("--loop none", b'is not "auto" or'),
+        ("-Q nonsense=5", b'"nonsense=5" is not NAME=NUMBER'),
+        ("--socket /nowhere/socket", b"cannot use /nowhere for the socket"),
+        (f"--durability none --fallback {BINARIES['c']}", b"a take-over needs an image"),
+    ],
+)
+def test_c_is_back(host: Scene, flags: str, why: bytes) -> None:
+    pid = host.host.pid
+    for _ in range(2):
+        answer = host.update(host.good(), arguments=f"-N --sim {flags}")
+        assert answer.startswith(b"fastxs cannot take over (") and why in answer
+        assert answer.endswith(b"The old program is back.\0")
+        host.work()
+    assert host.host.pid == pid and host.host.ended is None
+
+
+def test_there_is_no_way_back(host: Scene) -> None:
+    """The state is kept, and the last words say where."""
+    host.control("-f", str(host.good()))
+    host.control("-c", "-N --sim --durability none --fallback /nowhere")
+    host.tool.send(Op.CONTROL, nul("live-update", "-s"))
+    until(lambda: host.host.ended is not None)
+    state = host.host.rundir / "state_dump"
+    assert state.exists()
+    assert f"the store is in {state}: xenstored goes on from it" in host.host.stderr()
