@@ -340,10 +340,12 @@ class Link:
 
     def _heed(self) -> None:
         """Somebody has poked us: `close`, or a monitor that is no more."""
-        if self._over is not None:
-            raise self._over.with_traceback(None)
         with suppress(BlockingIOError):
             os.eventfd_read(self._wake)
+        # In this order: a poke that is taken here may be that of a `close` which has only just begun.
+        if self._over is not None:
+            self._poke()
+            raise self._over.with_traceback(None)
         self._session.sweep(self._dropped)
 
     def _poke(self) -> None:

@@ -141,6 +141,28 @@ def test_close_wakes_every_waiter(fastxs_host: Host) -> None:
     assert own_threads() == []
 
 
+def test_close_while_the_reader_looks_around(fastxs_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader was woken by something else and takes close's poke along: it slept on, and close waited in vain."""
+    client = Client(fastxs_host.socket)
+    monitor = client.watch("/a")
+    monitor.read(WAIT_S)
+    closing = threading.Thread(target=client.close)
+    read = os.eventfd_read
+
+    def late(fd: int) -> int:
+        if closing.ident is None:
+            closing.start()
+            soon(lambda: client._link._over is not None and select.select([fd], [], [], 0)[0], "nobody closes")
+        return read(fd)
+
+    monkeypatch.setattr(os, "eventfd_read", late)
+    with Client(fastxs_host.socket) as other:
+        other.write("/a", b"")
+    soon(lambda: closing.ident is not None, "the reader is not woken")
+    closing.join(WAIT_S)
+    assert own_threads() == []
+
+
 def test_close_from_the_signal_handler_that_interrupted_a_request(fastxs_host: Host) -> None:
     client = Client(fastxs_host.socket)
     monitor = client.watch("/a")
