@@ -33,6 +33,9 @@ class ControlError(Exception):
     def __init__(self, word: str) -> None: ...
     word: str
 
+class ImageFailed(OSError):
+    """The image did not take what was done: nobody is answered by this process any more."""
+
 class Border:
     """The hypervisor as the Engine sees it.  `fastxs.hypervisor.border.Hypervisor` is the real one."""
 
@@ -81,8 +84,8 @@ class Engine:
         """Serve everything that is ready, then stay (GIL released) for up to `linger_us` while
         traffic goes on; returns when nothing came for a while, or to let the loop run.
 
-        OSError: the image failed.  Nothing of that turn has left, and nobody is served any more: the next process
-        goes on from the image."""
+        ImageFailed: nothing of that turn has left, and nobody is served any more; the next process goes on from the
+        image."""
     def close(self) -> None:
         """Close every connection and descriptor, free the store.  Idempotent."""
     # -- connections ------------------------------------------------------------------------

@@ -77,6 +77,10 @@ class ControlError(Exception):
         self.word = word
 
 
+class ImageFailed(OSError):
+    """The image did not take what was done."""
+
+
 cdef class Border:
     """The hypervisor as the Engine sees it: a table of C functions (core/model.pxd)."""
 
@@ -86,12 +90,20 @@ cdef class Image:
 
 
 cdef str NO_HYPERVISOR = "no hypervisor"
-cdef str UNWRITTEN = "the image cannot be written, nobody is answered by this process any more"
+
 
 cdef int demand(int error, str else_) except -1:
     """OSError, unless `error` is 0: what failed, and why."""
     if error:
         raise OSError(error, f"{else_}: {strerror(error).decode()}")
+    return 0
+
+
+cdef int told(Store *s) except -1:
+    """The image has all that was done, as far as it was asked to take it."""
+    if s.fatal:
+        raise ImageFailed(s.fatal, "the image cannot be written, nobody is answered by this process any more: "
+                          + strerror(s.fatal).decode())
     return 0
 
 
@@ -163,7 +175,7 @@ cdef class Engine:
         s.now_ns = now()
         if s.image != NULL:
             self.commit()                       # the image has it all before anybody is served
-            demand(s.fatal, UNWRITTEN)
+            told(s)
         return 0
 
     cdef void commit(self) noexcept:
@@ -239,8 +251,8 @@ cdef class Engine:
         return self.s
 
     cdef Store *serving(self) except NULL:
-        """As `store`, for who has it go on.  OSError: the image has failed."""
-        demand(self.store().fatal, UNWRITTEN)
+        """As `store`, for who has it go on.  ImageFailed."""
+        told(self.store())
         return self.s
 
     def close(self):
@@ -270,7 +282,7 @@ cdef class Engine:
         s.says = 0
         if lines and self.notice is not None:
             self.hand_over(lines)
-        demand(s.fatal, UNWRITTEN)
+        told(s)
         return 0
 
     cdef int put_answer(self, uint32_t conn_id, uint32_t req_id, uint32_t tx_id, bytes payload) except -1:

@@ -107,10 +107,17 @@ async def _serve(config: Config, kept: bool, over: bool, before: Before | None) 
 
     def fail(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # A turn that raised has left the store in a state that nobody vouches for: do not serve from it.
+        from fastxs._core import ImageFailed
+
         error = context.get("exception") or context.get("message")
-        logs.log.critical("internal error", exc_info=error if isinstance(error, BaseException) else None)
+        if isinstance(error, ImageFailed):
+            why = reason(error)
+            logs.log.critical(why)
+        else:
+            why = f"internal error: {type(error).__name__}: {error}"
+            logs.log.critical("internal error", exc_info=error if isinstance(error, BaseException) else None)
         if not stopped.done():
-            stopped.set_exception(StartError(f"internal error: {type(error).__name__}: {error}"))
+            stopped.set_exception(StartError(why))
 
     loop.set_exception_handler(fail)
     for number in (signal.SIGTERM, signal.SIGINT):

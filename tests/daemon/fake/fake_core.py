@@ -42,6 +42,10 @@ class Notice(NamedTuple):
     count: int  # type: ignore[assignment]
 
 
+class ImageFailed(OSError):
+    """Never raised here."""
+
+
 class ControlError(Exception):
     """Answer with this word."""
 
