@@ -62,13 +62,18 @@ def test_without_a_socket_it_is_the_kernels_device(tmp_path: Path, monkeypatch: 
     device = tmp_path / "xenbus"
     monkeypatch.setattr("fastxs.client.transports.XENBUS", (str(device),))
     monkeypatch.setattr(os, "open", open_)
-    monkeypatch.setenv("XENSTORED_PATH", "/nonexistent/socket")
+    monkeypatch.delenv("XENSTORED_PATH", raising=False)
+    monkeypatch.setenv("XENSTORED_RUNDIR", "/nonexistent")
     with pytest.raises(FileNotFoundError) as error:
         dial(None, None)()
     assert error.value.filename == "/nonexistent/socket"
     device.write_bytes(b"")
     with pytest.raises(PermissionError):
         dial(None, None)()
+    monkeypatch.setenv("XENSTORED_PATH", "/nonexistent/name")  # one that is named is meant, not this host's store
+    with pytest.raises(FileNotFoundError) as error:
+        dial(None, None)()
+    assert error.value.filename == "/nonexistent/name"
     monkeypatch.setenv("XENSTORED_PATH", str(device))  # may name a device, too
     with pytest.raises(PermissionError):
         dial(None, None)()
