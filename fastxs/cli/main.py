@@ -57,6 +57,10 @@ COMMANDS: Final = {
         "control": "daemon:control",
         "config": "daemon:config",
     },
+    "Traffic": {
+        "record": "record:record",
+        "replay": "replay:replay",
+    },
     "Without Xen": {
         "sim": "sim:sim",
         "bench": "bench:bench",

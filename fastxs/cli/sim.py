@@ -24,7 +24,7 @@ import click
 from fastxs.hypervisor import simxen
 from fastxs.hypervisor.host import Host, HostError, Kind, available, named, scratch
 
-__all__ = ["sim"]
+__all__ = ["Target", "sim", "target"]
 
 WORKLOADS: Final = ("checks", "idle", "boot", "chatter", "handshake", "storm")
 FAULTS: Final = ("map", "bind", "notify", "read")
@@ -48,7 +48,7 @@ class Target(NamedTuple):
         return str(self.path or self.kind)
 
 
-def _target(value: str) -> Target:
+def target(value: str) -> Target:
     if Path(value).is_socket():
         return Target(None, Path(value).absolute())
     try:
@@ -81,7 +81,7 @@ NUMBER: Final = click.FloatRange(0)
     default="fastxs",
     show_default=True,
     metavar="DAEMON",
-    type=_target,
+    type=target,
     help="fastxs, c or ox (Debian's), a program to start, or the socket of a daemon that runs.",
 )
 @click.option("-t", "--seconds", metavar="S", type=NUMBER, help="How long; 0: until Ctrl-C.")

@@ -28,6 +28,7 @@ __all__ = [
     "hold_socket",
     "need_folder",
     "reason",
+    "server_pid",
 ]
 
 RUN_DIR: Final = "/var/run/xenstored"
@@ -190,10 +191,10 @@ def _leads_to(path: str, listener: socket.socket, backlog: int) -> bool:
             return True
         except OSError:
             return False
-        return _server(probe) == os.getpid()
+        return server_pid(probe) == os.getpid()
 
 
-def _server(client: socket.socket) -> int:
+def server_pid(client: socket.socket) -> int:
     """The pid that called listen(), as the kernel remembers it; 0 for datagrams."""
     pid: int = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     return pid
@@ -216,7 +217,7 @@ def _clear(path: str, kind: socket.SocketKind) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
             return
-        raise StartError(f"already running: {path} is served by {_process(str(_server(probe) or ''))}")
+        raise StartError(f"already running: {path} is served by {_process(str(server_pid(probe) or ''))}")
 
 
 def answers(path: str, timeout_s: float) -> bool:

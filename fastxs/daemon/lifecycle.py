@@ -64,11 +64,11 @@ def serve(config: Config, *, kept: bool = False, over: bool = False, before: Bef
         logs.set_up(config.log)
     except OSError as error:
         raise StartError(f"cannot open the log {config.log.file}: {reason(error)}") from None
-    with asyncio.Runner(loop_factory=_loop_factory(config.daemon.loop)) as runner:
+    with asyncio.Runner(loop_factory=loop_factory(config.daemon.loop)) as runner:
         runner.run(_serve(config, kept, over, before))
 
 
-def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop]:
     if wanted != "asyncio":
         try:
             import uvloop
@@ -91,7 +91,7 @@ def preflight(config: Config, image_format: str) -> None:
         from fastxs.storage.image import FORMAT
     except ImportError as error:
         raise StartError(f"fastxs is not built for this Python: {error}") from None
-    _loop_factory(config.daemon.loop)
+    loop_factory(config.daemon.loop)
     if image_format != str(FORMAT):
         raise StartError(f"the image has format {image_format}, this is fastxs for format {FORMAT}")
 

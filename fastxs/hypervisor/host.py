@@ -69,6 +69,17 @@ def named(daemon: str | Path) -> tuple[Kind, Path | None]:
     return PROGRAMS.get(program.name, "c"), program
 
 
+def cpu_ns(pid: int) -> int:
+    """CPU time of all threads of a process that live, in ns (the scheduler's own account).  OSError: it is gone."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text().split()[0])
+        except OSError:  # a thread that ended meanwhile
+            continue
+    return total
+
+
 class Host:
     """A daemon on its own hypervisor, with all that it writes under `folder` (made if missing).
 
@@ -211,14 +222,8 @@ class Host:
         return self.ended
 
     def cpu_ns(self) -> int:
-        """CPU time of all its threads that live, in ns (the scheduler's own account)."""
-        total = 0
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            try:
-                total += int((task / "schedstat").read_text().split()[0])
-            except OSError:  # a thread that ended meanwhile
-                continue
-        return total
+        """As the function does."""
+        return cpu_ns(self.pid)
 
     def rss_bytes(self) -> int:
         """Its resident memory, pages shared with the guests included."""

@@ -1,0 +1,1 @@
+"""Recordings: their form, where they come from, and playing them to daemons."""
