@@ -26,6 +26,7 @@ from bench.measures import (
     deaths,
     fairness,
     image_bytes,
+    life,
     live_update,
     lives,
     lockstep,
@@ -35,7 +36,10 @@ from bench.measures import (
     recovery,
     rest,
     single,
+    tail,
+    turn,
     versus,
+    wall,
 )
 from fastxs.bench.figures import CONFIDENCE, Figure, Once, interval, short, summarise
 from fastxs.bench.harness import EMPTY, Kind, Load, LoadError, Side, Situation, Stage, commits
@@ -130,6 +134,17 @@ def _flat() -> Iterator[Bar]:
                 yield Bar(f"{name}-{workload}-{shape}", f"{REQUESTS[workload]} with {text}", limit, unit, prepare)
 
 
+def _tails() -> Iterator[Bar]:
+    for workload in ("read", "write"):
+        load = Load(workload, CROWD)
+        prepare = partial(versus, subject=Side("daemon", load), rival=Side("echo", load), per=tail)
+        text = f"{workload.upper()}, {CROWD} connections: 99.9 % are answered within"
+        yield Bar(f"tail-{workload}", text, 3, "x echo", prepare, ("echo",))
+    prepare_turn = partial(turn, nodes=1_000_000)
+    text = "1,000,000 nodes come, transactions commit, all go: the longest piece of a turn"
+    yield Bar("tail-turn", text, 1_000, "µs", prepare_turn, most=3)
+
+
 def _starts(clients: int, *, bare: bool = False) -> Side:
     load = Load("transaction", clients, requests=STARTS[clients], warmup=clients, seconds=5.0, lockstep=True, bare=bare)
     return Side("daemon", load)
@@ -154,6 +169,14 @@ def _transactions() -> Iterator[Bar]:
         "x 10 clients",
         partial(versus, subject=_starts(300), rival=_starts(10), per=commits),
     )
+
+
+def _parallel() -> Iterator[Bar]:
+    load = Load("life", 300, requests=300, warmup=0, seconds=60.0)
+    for name, per, limit, text in (("", life, 0.2, "CPU"), ("-wall", wall, None, "on the clock")):
+        prepare = partial(versus, subject=Side("daemon", load), rival=Side("ox", load), per=per)
+        whole = f"300 VM starts and shutdowns in parallel (xen.git aef35b9877), {text}"
+        yield Bar(f"starts-300{name}", whole, limit, "x ox", prepare, ("ox",))
 
 
 def _guests(busy: int, load: Load, *, domains: int = 0, kind: Kind = "daemon") -> Side:
@@ -236,7 +259,9 @@ def _durable() -> Iterator[Bar]:
 BARS: tuple[Bar, ...] = (
     *_against_rivals(),
     *_flat(),
+    *_tails(),
     *_transactions(),
+    *_parallel(),
     *_rings(),
     *_scale(),
     *_durable(),

@@ -30,6 +30,7 @@ from fastxs.bench.harness import (
     drive,
     requests,
 )
+from fastxs.bench.turns import settle, turns
 from fastxs.client import Client
 from fastxs.hypervisor import host
 
@@ -38,6 +39,7 @@ __all__ = [
     "fairness",
     "image_bytes",
     "live_update",
+    "life",
     "lives",
     "lockstep",
     "memory_per_domain",
@@ -46,6 +48,9 @@ __all__ = [
     "recovery",
     "rest",
     "single",
+    "tail",
+    "turn",
+    "wall",
     "versus",
 ]
 
@@ -64,6 +69,31 @@ def versus(
         cost = {side: per(stage.measure(side)) for side in order}
         mine, other = cost[subject], cost[rival]
         return Reading(mine - other if difference else mine / other, mine, other)
+
+    return once
+
+
+def tail(result: Result) -> float:
+    """µs in which 99.9 % of the requests were answered."""
+    return result.p999_ns / 1e3
+
+
+def life(result: Result) -> float:
+    """CPU µs of the daemon per script, whatever had to be done again included."""
+    return result.cpu_ns / 1e3 / result.scripts if result.scripts else math.inf
+
+
+def wall(result: Result) -> float:
+    """µs on the clock per script."""
+    return result.wall_s * 1e6 / result.scripts if result.scripts else math.inf
+
+
+def turn(stage: Stage, nodes: int) -> Once:
+    """The longest piece of a turn, CPU µs, where tables grow, transactions commit and a large subtree goes."""
+
+    def once() -> Reading:
+        longest_us = turns(stage, "daemon", round(nodes * stage.scale)).longest_ns / 1e3
+        return Reading(longest_us, longest_us)
 
     return once
 
@@ -141,14 +171,10 @@ def deaths(stage: Stage, many: int, few: int) -> Once:
             assert isinstance(server, host.Host)
             guests = stage.populate(server, domains)
             time.sleep(SETTLE_S)
-            before = now = server.cpu_ns()
+            before = server.cpu_ns()
             guests.close()
-            last = -1
-            while last != now:
-                last = now
-                time.sleep(SETTLE_S)
-                now = server.cpu_ns()
-        return (now - before) / 1e3 / domains
+            used = settle(server) - before
+        return used / 1e3 / domains
 
     def once() -> Reading:
         mine, other = (cost(Situation(domains=n).scaled(stage.scale).domains) for n in (many, few))

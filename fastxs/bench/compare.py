@@ -52,6 +52,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "p50_us": Metric("latency, p50", "µs", by_clock=True),
     "p99_us": Metric("latency, p99", "µs", by_clock=True),
     "p999_us": Metric("latency, p99.9", "µs", by_clock=True),
+    "longest_us": Metric("longest piece of a turn", "µs", by_clock=False),
     "bytes": Metric("memory", "bytes", by_clock=False),
 }
 
@@ -147,7 +148,8 @@ class Comparison:
         if scenario is CONTROL:
             return [kind for kind in (self.kinds[0], TWIN) if kind not in self.absent]
         others = [kind for kind in scenario.others if kind not in self.kinds] if scenario else []
-        return [kind for kind in (*self.kinds, *others) if kind not in self.absent]
+        wanted = [kind for kind in (*self.kinds, *others) if not (scenario and scenario.only) or kind in scenario.only]
+        return [kind for kind in wanted if kind not in self.absent]
 
     def _measure(self, scenario: Scenario, point: Point) -> Place:
         kinds = self.takes_part(scenario)

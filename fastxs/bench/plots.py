@@ -36,8 +36,11 @@ NAMES: Final = {"c": "C xenstored", "ox": "oxenstored", "ox-log": "oxenstored wi
 COLUMNS: Final = 2
 WIDE_IN, HIGH_IN, DPI = 5.6, 3.4, 110
 """Inches of one of a figure's parts, and dots for each."""
-TOLD: Final = 16
-"""Distributions of latency in one figure, at most."""
+DISTRIBUTIONS: Final = {
+    "requests": ("How many wait for longer", "µs from a request to its reply"),
+    "turns": ("How many take longer", "µs of CPU in one piece"),
+}
+"""Chapters whose distributions are shown: title, axis."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ def of(document: Mapping[str, Any], chapter: str, places: Sequence[Place]) -> li
     if single and chapter != "control":
         found.append(Plot(f"{chapter}-each", "Cost", _dots(scenarios, single)))
     told = [place for place in places if any(one["latency"] for one in place["daemons"].values())]
-    if told and chapter == "requests":
-        parts = [_distribution(scenarios[place["scenario"]], place) for place in told[:TOLD]]
-        found.append(Plot(f"{chapter}-latency", "How many wait for longer", _figure(parts)))
+    if told and chapter in DISTRIBUTIONS:
+        title, axis = DISTRIBUTIONS[chapter]
+        parts = [_distribution(scenarios[place["scenario"]], place, axis) for place in told]
+        found.append(Plot(f"{chapter}-distribution", title, _figure(parts)))
     if starts := [place for place in places if place["scenario"] == "starts-in-lockstep"]:
         found.append(Plot("aborts", "Transactions that had to be done again", _figure([_aborts(starts)])))
     return found
@@ -185,7 +189,7 @@ def _dots(scenarios: Mapping[str, Any], places: Sequence[Place]) -> bytes:
     return _png(figure)
 
 
-def _distribution(scenario: Mapping[str, str], place: Place) -> Draw:
+def _distribution(scenario: Mapping[str, str], place: Place, axis: str) -> Draw:
     def draw(axes: Axes) -> None:
         for kind, one in place["daemons"].items():
             total = left = sum(many for _, many in one["latency"])
@@ -198,9 +202,8 @@ def _distribution(scenario: Mapping[str, str], place: Place) -> Draw:
                 left -= many
             axes.step(xs, shares, where="post", linewidth=1.3, **_style(kind))
         _log(axes)
-        axes.set_ylim(bottom=1e-4)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share * 100:g} %"))
-        axes.set_xlabel("µs from a request to its reply", fontsize=8)
+        axes.set_xlabel(axis, fontsize=8)
         axes.set_title(_wrapped(scenario["text"]), fontsize=9)
         axes.legend(fontsize=7, frameon=False)
 

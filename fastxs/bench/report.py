@@ -98,7 +98,7 @@ def _kinds(document: Document, places: Sequence[Any]) -> list[str]:
 
 
 def _has(place: Any, metric: str) -> bool:
-    return any(one["median"][metric] is not None for one in place["daemons"].values())
+    return any(one["median"].get(metric) is not None for one in place["daemons"].values())
 
 
 def _row(document: Document, place: Any, metric: str, kinds: Sequence[str]) -> Row:
@@ -117,7 +117,7 @@ def _cell(place: Any, metric: str, kind: str) -> Cell:
     one = place["daemons"][kind]
     if one["reason"]:
         return Cell("failed", title=one["reason"])
-    if (value := one["median"][metric]) is None:
+    if (value := one["median"].get(metric)) is None:
         return Cell("")
     found = place["against"].get(kind, {}).get(metric)
     if not found:

@@ -26,6 +26,7 @@ from fastxs.bench.harness import (
     Stage,
     rss_bytes,
 )
+from fastxs.bench.turns import turns
 
 __all__ = ["CHAPTERS", "SCENARIOS", "Act", "Point", "Sample", "Scenario"]
 
@@ -42,6 +43,8 @@ class Sample:
     p50_us: float | None = None
     p99_us: float | None = None
     p999_us: float | None = None
+    longest_us: float | None = None
+    """of the daemon's CPU, in one piece"""
     bytes: float | None = None
     """of memory, for each thing that the scenario counts"""
     eagain: int = 0
@@ -49,7 +52,7 @@ class Sample:
     rss: int = 0
     """bytes resident at the end"""
     latency: tuple[tuple[int, int], ...] = ()
-    """ns where a bucket begins (3 % wide), how many"""
+    """ns of a bucket, how many: of the replies, or of what else the scenario is about"""
 
 
 class Act(Protocol):
@@ -197,6 +200,18 @@ class Bare:
         return Sample(1, bytes=rss, rss=rss)
 
 
+@dataclass(frozen=True)
+class Turned:
+    """How long fastxs keeps its thread in one piece."""
+
+    nodes: int
+
+    def run(self, stage: Stage, kind: Kind) -> Sample:
+        found = turns(stage, kind, round(self.nodes * stage.scale))
+        pieces = sum(many for _, many in found.histogram)
+        return Sample(pieces, longest_us=found.longest_ns / 1e3, latency=found.histogram)
+
+
 def _nodes(stage: Stage, kind: Kind, many: int) -> Result:
     with stage.fresh(kind) as server:
         return stage.fill(server, "nodes", many)
@@ -225,6 +240,7 @@ CHAPTERS: Final = {
     "events": "Events",
     "life": "Domains come and go",
     "classics": "Others' benchmarks, from their descriptions",
+    "turns": "How long fastxs serves nobody else",
     "memory": "Memory",
 }
 
@@ -472,7 +488,7 @@ def _classics() -> Iterator[Scenario]:
         "in parallel",
         (10, 100, 300),
         _lives,
-        (10, 100),
+        (10, 50),
         unit="start and shutdown",
         rounds=6,
     )
@@ -505,6 +521,26 @@ def _classics() -> Iterator[Scenario]:
             others=("ox-log",),
             harmless=True,
         )
+
+
+def _turned(x: int) -> Point:
+    return Point(x, EMPTY, Turned(x))
+
+
+def _turns() -> Iterator[Scenario]:
+    yield Scenario(
+        "turns",
+        "turns",
+        "nodes come, 100 clients commit in lock-step, all nodes go at once: the longest piece of a turn",
+        "nodes",
+        (1_000_000,),
+        _turned,
+        (20_000,),
+        unit="turn",
+        metric="longest_us",
+        only=("fastxs", "fastxs-none"),
+        rounds=3,
+    )
 
 
 def _memory() -> Iterator[Scenario]:
@@ -556,4 +592,14 @@ CONTROL: Final = Scenario(
     (CROWD,),
 )
 
-SCENARIOS: Final = (CONTROL, *_requests(), *_busy(), *_quiet(), *_events(), *_life(), *_classics(), *_memory())
+SCENARIOS: Final = (
+    CONTROL,
+    *_requests(),
+    *_busy(),
+    *_quiet(),
+    *_events(),
+    *_life(),
+    *_classics(),
+    *_turns(),
+    *_memory(),
+)
