@@ -101,11 +101,12 @@ def state_of(
     domid_of: dict[int, int] = {}
     live = {one["id"]: one for one in engine.connections()}
     limits: dict[str, int] = {}
+    priv_domid = 0
     with Reader(folder) as image:
         for record in image.records():
             match record:
                 case reader.Meta():
-                    limits = record.limits
+                    limits, priv_domid = record.limits, record.priv_domid
                 case reader.Domain():
                     domains[record.domid] = record
                 case reader.Perms():
@@ -132,11 +133,12 @@ def state_of(
                     break  # they are the last table
     state.connections = list(by_index.values())
     state.quotas = limits if version == 2 else {}
-    state.domains = [
-        xen.Domain(each.domid, each.features, {k: n for k, n in each.limits.items() if version == 2 or n != limits[k]})
-        for each in domains.values()
-        if each.introduced or any(n != limits[k] for k, n in each.limits.items())
-    ]
+    for each in domains.values():
+        own = {name: n for name, n in each.limits.items() if n != limits[name]}
+        if each.domid == priv_domid:
+            state.domains.append(xen.Domain(each.domid, each.features))  # no quota is asked there
+        elif each.introduced or own:
+            state.domains.append(xen.Domain(each.domid, each.features, each.limits if version == 2 else own))
     state.nodes = xen.Nodes(lambda: _nodes(folder, permissions))
     return state
 

@@ -64,6 +64,9 @@ CHUNK: Final = 2 << 20
 FEATURES: Final = 15
 """What a domain is offered that nobody has introduced yet (core/wire.pxd)."""
 
+NODE_RECORD: Final = struct.Struct(LOG_RECORD.format + NODE.format.removeprefix("="))
+PADDING: Final = tuple(bytes(-n & 7) for n in range(8))
+
 NOBODY: Final = 1
 """A unique id that no domain has: whoever has the domid now is another one."""
 
@@ -212,6 +215,12 @@ class _Making:
         if len(self.journal) >= CHUNK:
             self.flush()
 
+    def add(self, records: list[bytes]) -> None:
+        """Whole ones, as `put` makes them."""
+        self.journal += b"".join(records)
+        self.records += len(records)
+        self.flush()
+
     def flush(self) -> None:
         self.image.put(self.journal, self.records)
         self.journal, self.records = bytearray(), 0
@@ -233,32 +242,43 @@ def _entry(perm: Perm) -> bytes:
 
 
 def _nodes(making: _Making, nodes: Iterable[Node], priv_domid: int) -> None:
+    """There may be a million: what one costs here, the host's guests wait for (measured: the calls cost most)."""
     births: dict[bytes, int] = {}
     birth = FIRST_BIRTH
-
-    def put(parent: int, name: bytes, node: Node) -> None:
-        head = NODE.pack(making.list_of(node.perms), parent, len(name), len(node.value))
-        making.put(NODES, birth, head + name + node.value)
-
-    for node in nodes:
-        if node.path in births:
-            raise StreamError(f"{node.path!r} is there twice")
-        above, _, name = node.path.rpartition(b"/")
-        if node.path == b"/":
-            put(ROOT_PARENT, b"", node)
-        elif node.path in SPECIALS:
-            put(SPECIALS_PARENT, node.path, node)
-        elif not name or (parent := births.get(above or b"/")) is None:
-            raise StreamError(f"{node.path!r} has no parent")
+    known, number = None, 0
+    records: list[bytes] = []
+    size = 0
+    for path, value, perms in nodes:
+        if path in births:
+            raise StreamError(f"{path!r} is there twice")
+        if path == b"/":
+            parent, name = ROOT_PARENT, b""
+        elif path in SPECIALS:
+            parent, name = SPECIALS_PARENT, path
         else:
-            put(parent, name, node)
-        births[node.path] = birth
+            above, _, name = path.rpartition(b"/")
+            found = births.get(above or b"/")
+            if not name or found is None:
+                raise StreamError(f"{path!r} has no parent")
+            parent = found
+        if perms is not known:
+            known, number = perms, making.list_of(perms)
+        births[path] = birth
+        length = NODE.size + len(name) + len(value)
+        head = NODE_RECORD.pack(NODES << 56 | birth, length, number, parent, len(name), len(value))
+        records.append(head + name + value + PADDING[length & 7])
+        size += length
         birth += 1
+        if size >= CHUNK:
+            making.add(records)
+            records, size = [], 0
+    making.add(records)
     if b"/" not in births:
         raise StreamError("there is no root")
+    number = making.list_of((Perm("n", priv_domid),))
     for path in SPECIALS:
         if path not in births:
-            put(SPECIALS_PARENT, path, Node(path, b"", (Perm("n", priv_domid),)))
+            making.put(NODES, birth, NODE.pack(number, SPECIALS_PARENT, len(path), 0) + path)
             birth += 1
 
 
