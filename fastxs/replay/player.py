@@ -327,7 +327,7 @@ class Player:
 
     def _lose(self, waiting: Waiting) -> None:
         waiting.answer = NOTHING
-        self.report.unanswered += 1
+        self.report.unanswered += waiting.asked.conn != SETUP
 
     def _settle(self) -> None:
         """Until all that was sent is answered."""
@@ -392,7 +392,8 @@ class Player:
             elif (waiting := line.waiting.pop(message.req_id, None)) is not None:
                 waiting.answer = message.answer
                 self._in_flight -= 1
-                self.report.latencies.add(now_ns - waiting.sent_ns)
+                if waiting.asked.conn != SETUP:
+                    self.report.latencies.add(now_ns - waiting.sent_ns)
         if not data:
             self._hang_up(line)
 

@@ -80,8 +80,8 @@ def test_what_fastxs_answered_and_what_others_answer(kind: Kind, fastxs_host: Ho
         boot(fastxs_host, listen, 3)
     report = replay(str(tmp_path / "recording"), "-d", kind, status=1 if kind == "c" else 0)
     assert report["requests"] > 150
-    assert report["unanswered"] == report["unknown"] == report["left_out"] == 0
-    assert report["equal"] + report["different"] == report["requests"]
+    assert report["unanswered"] == report["left_out"] == 0
+    assert report["unknown"] <= 3, "nobody waited for the last answers"
     assert {(each["op"], each["now"]) for each in report["differences"]} <= {("TRANSACTION_END", "EAGAIN")}
     assert report["daemon_cpu_us"] > 0
     assert 0 < report["p50_us"] <= report["p99_us"]
@@ -124,9 +124,10 @@ def test_a_daemons_own_trace_file(kind: Kind, tmp_path: Path) -> None:
         boot(host, str(host.socket), 1)
     report = replay(str(trace), "-d", kind)
     assert report["requests"] > 80, "the guest's, too"
-    assert report["equal"] == report["requests"]
+    assert (report["different"], report["unanswered"]) == (0, 0)
+    assert report["unknown"] <= 3, "nobody waited for the last answers"
     fastxs("record", str(tmp_path / "recording"), "--from", str(trace))
-    assert replay(str(tmp_path / "recording"), "-d", kind)["equal"] == report["requests"]
+    assert replay(str(tmp_path / "recording"), "-d", kind)["equal"] == report["equal"]
 
 
 def test_oxenstoreds_access_log(tmp_path: Path) -> None:
