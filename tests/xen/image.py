@@ -148,6 +148,8 @@ def _wheel() -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     with locked(CHECKOUT / ".venv/.build.lock"):
         _pip("wheel", "-q", "--no-build-isolation", "--no-deps", "--no-index", "-w", str(folder), str(CHECKOUT))
+        # It would hide the environment's own metadata from who starts Python here.
+        shutil.rmtree(CHECKOUT / "fastxs.egg-info", ignore_errors=True)
     return next(folder.glob("*.whl"))
 
 

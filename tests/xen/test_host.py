@@ -73,9 +73,10 @@ class Hosts:
 def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """Boots what the selected tests need, and no more."""
     folder = tmp_path_factory.mktemp("xen")
+    dom0 = folder / "dom0.cpio"
     try:
         found = parts()
-        write_dom0(found, folder / "dom0.cpio")
+        write_dom0(found, dom0)
     except Missing as missing:
         pytest.skip(f"no Xen host under QEMU: {missing}")
     ours = (
@@ -86,13 +87,14 @@ def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     for name, boot in BOOTS.items():
         if scenarios := [s for s in boot.scenarios if (name, s) in wanted]:
             scenarios = list(dict.fromkeys([boot.scenarios[0], *scenarios]))
-            machines[name] = Machine(found, folder / "dom0.cpio", folder / f"{name}.log", scenarios, store=boot.store)
+            machines[name] = Machine(found, dom0, folder / f"{name}.log", scenarios, store=boot.store)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         for machine in machines.values():
             threads.submit(machine.run)
         yield Hosts(machines)
         for machine in machines.values():
             machine.stop()
+    dom0.unlink()  # 180 MB, which pytest would keep for three runs
 
 
 @pytest.fixture(autouse=True)
