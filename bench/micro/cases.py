@@ -29,13 +29,16 @@ Lap = Callable[[int], float]
 """Does its work so many times; ns of one."""
 
 BATCH: Final = 64
-"""Messages in one read, all of which one turn serves; journals that are committed in turn."""
+"""Messages in one read, all of which one turn serves."""
+JOURNALS: Final = 4096
+"""That are committed in turn."""
 PATHS: Final = 4096
 """Paths that are asked for in turn: together more than a cache holds, in a large store."""
 PER_DOMAIN: Final = 100
 VALUE: Final = b"a value, 16 byte"
 FOLD_BYTES: Final = 1 << 17
-"""The image's log is folded into LMDB when it is longer."""
+FOLD_RECORDS: Final = 256
+"""The image's log is folded into LMDB when it is longer, or has more records than that in a large store."""
 PUT: Final = 1000
 """Records in one turn while an image is filled."""
 RECORD: Final = struct.Struct("=QII")
@@ -126,16 +129,13 @@ def _transaction(size: int, _stack: ExitStack, *, commit: bool) -> Lap:
 
 
 def image_turn(size: int, stack: ExitStack) -> Lap:
-    """A turn that changes `size` of 10,000 nodes: to the log, and with 128 KiB of that to LMDB."""
-    return _puts(_image(stack), 10_000, size)
+    """A turn that changes `size` of 1,000 nodes: to the log, and with 128 KiB of that to LMDB."""
+    return _puts(_image(1_000, stack), 1_000, size, FOLD_BYTES // _turn_bytes(size) + 1)
 
 
-def image_fold(size: int, stack: ExitStack) -> Lap:
-    """A turn of 128 KiB, which goes on to LMDB at once, where `size` nodes are."""
-    image = _image(stack)
-    for first in range(0, size, PUT):
-        image.put(bytearray(b"".join(map(_change, range(first, first + PUT)))), PUT)
-    return _puts(image, size, FOLD_BYTES // len(_change(0)) + 1)
+def image_among(size: int, stack: ExitStack) -> Lap:
+    """A turn that changes one of very many nodes: to the log, and with 256 others to LMDB."""
+    return _puts(_image(size, stack), size, 1, FOLD_RECORDS + 1)
 
 
 # ------------------------------------------------------------------------------------------------------------ contents
@@ -169,11 +169,13 @@ def _sample(paths: list[bytes]) -> list[bytes]:
     return random.Random(1).sample(paths, min(len(paths), PATHS))
 
 
-def _image(stack: ExitStack) -> Image:
+def _image(nodes: int, stack: ExitStack) -> Image:
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xsmicro.", dir=memory))
     image = Image.create(folder, b"boot\0bench")
     stack.callback(image.close)
+    for first in range(0, nodes, PUT):
+        image.put(bytearray(b"".join(map(_change, range(first, first + PUT)))), PUT)
     return image
 
 
@@ -183,18 +185,22 @@ def _change(node: int) -> bytes:
     return RECORD.pack(J_NODE << 56 | node + 1, len(value), 0) + value
 
 
-def _puts(image: Image, nodes: int, records: int) -> Lap:
-    """Turns of so many records of any of the nodes; a lap ends where the log is folded."""
-    chance = random.Random(1)
-    journals = [bytearray(b"".join(_change(chance.randrange(nodes)) for _ in range(records))) for _ in range(BATCH)]
+def _turn_bytes(records: int) -> int:
+    """In the log: a turn's head is as long as a record's."""
+    return RECORD.size + records * len(_change(0))
 
-    period = FOLD_BYTES // (RECORD.size + len(journals[0])) + 1  # a turn's head is as long as a record's
+
+def _puts(image: Image, nodes: int, records: int, period: int) -> Lap:
+    """Turns of so many records of any of the nodes; a lap ends where the log is folded, every `period` turns."""
+    chance = random.Random(1)
+    count = JOURNALS // records
+    journals = [bytearray(b"".join(_change(chance.randrange(nodes)) for _ in range(records))) for _ in range(count)]
 
     def lap(loops: int) -> float:
         turns = period * -(-loops // period)
         began = time.perf_counter_ns()
         for i in range(turns):
-            image.put(journals[i % BATCH], records)
+            image.put(journals[i % count], records)
         return (time.perf_counter_ns() - began) / turns
 
     return lap
@@ -212,7 +218,7 @@ WORKS: Final[tuple[tuple[str, tuple[int, ...], Callable[[int, ExitStack], Lap]],
     ("commit", (1, 10, 100), partial(_transaction, commit=True)),
     ("abort", (1, 10, 100), partial(_transaction, commit=False)),
     ("image-turn", (1, 16, 256), image_turn),
-    ("image-fold", (1_000, 100_000), image_fold),
+    ("image-among", (100_000,), image_among),
 )
 
 CASES: Final = {f"{work}-{size}": Case(work, size, make) for work, sizes, make in WORKS for size in sizes}
