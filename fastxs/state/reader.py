@@ -36,6 +36,9 @@ Data = bytes | mmap
 
 VERSIONS: Final = (1, 2)
 
+END, NODE, EXTENDED = map(int, (Type.END, Type.NODE_DATA, Type.WATCH_DATA_EXTENDED))
+"""As plain numbers: they are compared for each of a million records."""
+
 EXTENDED_FORMS: Final = (12, 10, 8)
 """Where WATCH_DATA_EXTENDED's strings begin: the document says 12, C xenstored 4.22 reads at 10 and writes at 8.
 
@@ -59,7 +62,7 @@ def read(data: Data) -> State:
     first = len(data)
     unknown = Counter[int]()
     for kind, body, end in _records(data, layout, PREAMBLE.size):
-        if kind == Type.NODE_DATA:
+        if kind == NODE:
             first = min(first, body - layout.record.size)
         elif kind in READERS:
             reader.kind, reader.body, reader.end = kind, body, end
@@ -96,11 +99,11 @@ def _records(data: Data, layout: Layout, at: int) -> Iterator[tuple[int, int, in
             raise _bad(kind, body, f"its length, {length}, leads beyond the end of the stream, {size}")
         if length & 7:
             raise _bad(kind, body, f"its length, {length}, is no multiple of 8")
-        if kind == Type.END:
+        if kind == END:
             if length:
                 raise _bad(kind, body, f"its length, {length}, is not 0")
             return
-        if kind == Type.WATCH_DATA_EXTENDED:
+        if kind == EXTENDED:
             _, _, at = _extended(data, layout, body, at)
         yield kind, body, at
 
@@ -284,7 +287,7 @@ def _nodes(data: Data, layout: Layout, first: int) -> Iterator[Node]:
     fixed, unpack = layout.node.size, layout.node.unpack_from
     known: dict[bytes, tuple[Perm, ...]] = {}
     for kind, body, end in _records(data, layout, first):
-        if kind != Type.NODE_DATA:
+        if kind != NODE:
             continue
         if end - body < fixed:
             raise _bad(kind, body, f"{end - body} bytes are too few")
