@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 from fastxs.bench.load import XSECHO, XSLOAD
+from fastxs.client import Client
 from fastxs.hypervisor import host, simxen
 
 __all__ = [
@@ -250,6 +251,10 @@ def _on(cpu: int) -> Iterator[None]:
         os.sched_setaffinity(0, affinity)
 
 
+LEFT: Final = ("/local/domain/0/bench", "/elsewhere")
+"""What a harmless load makes: xsload's layout `bench`, and a node that everybody says hello to."""
+
+
 class Running:
     """A daemon that runs already, at this socket.  LoadError: nobody serves it, or nobody tells who does."""
 
@@ -267,7 +272,11 @@ class Running:
             raise LoadError(f"{path}: it was opened by init, or in another container; which process serves it?")
 
     def close(self) -> None:
-        """It stays."""
+        """It stays, but nothing of what load left in it."""
+        with Client(self.socket) as dom0:
+            for path in LEFT:
+                if dom0.exists(path):
+                    dom0.delete(path)
 
 
 class Echo:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from fastxs.bench.compare import METRICS
 from fastxs.bench.figures import interval, short
@@ -121,6 +121,7 @@ def _log(axes: Axes, *, x: bool = True, y: bool = True) -> None:
     for wanted, set_scale, axis in ((x, axes.set_xscale, axes.xaxis), (y, axes.set_yscale, axes.yaxis)):
         if wanted:
             set_scale("log")
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
             axis.set_major_formatter(FuncFormatter(_plain))
 
 
@@ -231,4 +232,4 @@ def _aborts(places: Sequence[Place]) -> Draw:
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 58)
+    return textwrap.fill(text[:1].upper() + text[1:], 58)

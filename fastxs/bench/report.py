@@ -62,8 +62,8 @@ class Table:
 class Chapter:
     name: str
     title: str
+    places: Sequence[Any]
     tables: Sequence[Table]
-    plots: Sequence[plots.Plot]
 
 
 def chapters(document: Document) -> Iterator[Chapter]:
@@ -71,7 +71,7 @@ def chapters(document: Document) -> Iterator[Chapter]:
     for name, title in document["chapters"].items():
         places = [place for place in document["places"] if document["scenarios"][place["scenario"]]["chapter"] == name]
         if places:
-            yield Chapter(name, title, list(_tables(document, places)), plots.of(document, name, places))
+            yield Chapter(name, title, places, list(_tables(document, places)))
 
 
 def _tables(document: Document, places: Sequence[Any]) -> Iterator[Table]:
@@ -110,7 +110,8 @@ def _row(document: Document, place: Any, metric: str, kinds: Sequence[str]) -> R
 
 def _named(document: Document, place: Any) -> tuple[str, str]:
     scenario = document["scenarios"][place["scenario"]]
-    return scenario["text"], f"{place['x']:,} {scenario['axis']}"
+    text = scenario["text"]
+    return text[:1].upper() + text[1:], f"{place['x']:,} {scenario['axis']}"
 
 
 def _cell(place: Any, metric: str, kind: str) -> Cell:
@@ -187,13 +188,12 @@ def _text(cell: Cell) -> str:
 
 def page(documents: Sequence[Document]) -> tuple[str, Mapping[str, bytes]]:
     """One page of one or more comparisons, with everything in it, and its plots by name, as PNG."""
-    runs = [(document, list(chapters(document)), lost(document)) for document in documents]
-    pictures = {
-        f"{number}-{plot.name}" if len(runs) > 1 else plot.name: plot.png
-        for number, (_, parts, _) in enumerate(runs, 1)
-        for part in parts
-        for plot in part.plots
-    }
+    runs, pictures = [], {}
+    for number, document in enumerate(documents, 1):
+        parts = [(chapter, plots.of(document, chapter.name, chapter.places)) for chapter in chapters(document)]
+        runs.append((document, parts, lost(document)))
+        for plot in (plot for _, drawn in parts for plot in drawn):
+            pictures[f"{number}-{plot.name}" if len(documents) > 1 else plot.name] = plot.png
     return _render("report.html.j2", runs=runs, ranked=RANKED), pictures
 
 

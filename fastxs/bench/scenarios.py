@@ -249,7 +249,7 @@ WORKLOADS: Final = {
     "read": "READ",
     "write": "WRITE",
     "mixed": "three READs to a WRITE",
-    "directory": "DIRECTORY",
+    "directory": "DIRECTORY of {} children",
     "own": "a transaction of 8 requests on nodes of one's own",
 }
 SHAPES: Final = {  # peers, depth over sockets, depth over rings
@@ -271,7 +271,7 @@ def _requests() -> Iterator[Scenario]:
                 yield Scenario(
                     f"{transport}-{workload}-{shape}",
                     "requests",
-                    f"{words} over {transport}s: {text}",
+                    f"{words.format(4 if rings else 500)} over {transport}s: {text}",
                     "in flight",
                     (peers * depth,),
                     partial(_loaded, load=load, situation=Situation(domains=CROWD) if rings else EMPTY),
@@ -456,8 +456,8 @@ def _starts(x: int) -> Point:
 
 
 def _lives(x: int) -> Point:
-    """As many as there are at a time; who cannot do 20 a second is stopped."""
-    return _loaded(x, Load("life", x, requests=x, warmup=0, seconds=x / 20), Situation(private="lives"))
+    """Each once; who cannot do 20 a second is stopped after a while."""
+    return _loaded(x, Load("life", x, requests=x, warmup=0, seconds=max(5.0, x / 20)), Situation(private="lives"))
 
 
 def _grown(x: int) -> Point:

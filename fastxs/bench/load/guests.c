@@ -176,8 +176,8 @@ void come_and_go(bool deaths)
 
 void arrive(void)
 {
-    uint64_t deadline = end_of(opt.seconds), begun, done = 0;
     struct span span = begin();
+    uint64_t deadline = end_of(opt.seconds), begun, done = 0;
 
     while (done < opt.requests && (begun = now_ns()) < deadline) {
         uint32_t domid = fresh_domid();

@@ -140,8 +140,8 @@ static void measure(uint64_t rss_start)
 /* Many small phases, --requests of them or for --seconds; each is worth `each`. */
 static void repeat(uint64_t rss_start, void (*once)(void), uint32_t each)
 {
-    uint64_t deadline = end_of(opt.seconds), begun, done = 0;
     struct span span = begin();
+    uint64_t deadline = end_of(opt.seconds), begun, done = 0;
 
     while (done < opt.requests && now_ns() < deadline) {
         begun = now_ns();
