@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from fastxs.cli.sim import Target, target
+from fastxs.cli.sim import Target, daemon_option
 from fastxs.cli.sources import told
 from fastxs.cli.words import REFUSED, Refused, shown
 from fastxs.daemon.claims import server_pid
@@ -35,15 +35,7 @@ SHORT: Final = 60
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option(
-    "-d",
-    "--daemon",
-    default="fastxs",
-    show_default=True,
-    metavar="DAEMON",
-    type=target,
-    help="fastxs, c or ox (Debian's), a program to start, or the socket of a daemon that runs.",
-)
+@daemon_option
 @click.option(
     "--hypervisor",
     metavar="FOLDER",

@@ -24,7 +24,7 @@ import click
 from fastxs.hypervisor import simxen
 from fastxs.hypervisor.host import Host, HostError, Kind, available, named, scratch
 
-__all__ = ["Target", "sim", "target"]
+__all__ = ["Target", "daemon_option", "sim"]
 
 WORKLOADS: Final = ("checks", "idle", "boot", "chatter", "handshake", "storm")
 FAULTS: Final = ("map", "bind", "notify", "read")
@@ -48,7 +48,7 @@ class Target(NamedTuple):
         return str(self.path or self.kind)
 
 
-def target(value: str) -> Target:
+def _target(value: str) -> Target:
     if Path(value).is_socket():
         return Target(None, Path(value).absolute())
     try:
@@ -72,18 +72,21 @@ DOMIDS: Final = click.IntRange(1, LAST_DOMID)
 NUMBER: Final = click.FloatRange(0)
 
 
-@click.command()
-@click.option("-n", "--guests", default=10, show_default=True, metavar="N", type=DOMIDS, help="How many.")
-@click.option("-w", "--workload", default="boot", show_default=True, type=click.Choice(WORKLOADS), help="What they do.")
-@click.option(
+daemon_option: Final = click.option(
     "-d",
     "--daemon",
     default="fastxs",
     show_default=True,
     metavar="DAEMON",
-    type=target,
+    type=_target,
     help="fastxs, c or ox (Debian's), a program to start, or the socket of a daemon that runs.",
 )
+
+
+@click.command()
+@click.option("-n", "--guests", default=10, show_default=True, metavar="N", type=DOMIDS, help="How many.")
+@click.option("-w", "--workload", default="boot", show_default=True, type=click.Choice(WORKLOADS), help="What they do.")
+@daemon_option
 @click.option("-t", "--seconds", metavar="S", type=NUMBER, help="How long; 0: until Ctrl-C.")
 @click.option("-r", "--rounds", metavar="N", type=click.IntRange(0), help="Or how often each guest does it.")
 @click.option("-p", "--parallel", metavar="N", type=DOMIDS, help="So many come, go and boot at a time.  [default: 16]")
