@@ -41,8 +41,10 @@ from bench.measures import (
     versus,
     wall,
 )
+from fastxs.bench.daemons import Kind, LoadError
 from fastxs.bench.figures import CONFIDENCE, Figure, Once, interval, short, summarise
-from fastxs.bench.harness import EMPTY, Kind, Load, LoadError, Side, Situation, Stage, commits
+from fastxs.bench.loads import EMPTY, Load, Situation, commits
+from fastxs.bench.stage import Side, Stage
 from fastxs.hypervisor import host
 
 __all__ = ["BARS", "Bar", "Outcome", "main", "measure", "select"]

@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.bars import Bar
 from fastxs.bench.figures import Figure, Once, Reading, summarise
-from fastxs.bench.harness import Stage
+from fastxs.bench.stage import Stage
 from fastxs.hypervisor import host
 
 Judge = Callable[[Bar], Figure]

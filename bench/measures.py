@@ -1,7 +1,7 @@
 """How a bar is measured: pairs of two sides, runs of one, growth, whole lives.
 
 Owns what one reading of each kind of bar is.  Refuses to know limits and names (bars.py), and how daemons are started
-and loaded (fastxs.bench.harness).
+and loaded (fastxs.bench.stage).
 
 A pair is one run against the subject and one against its rival, right after each other, so that what else the machine
 does meets both; every second pair runs the other way round, so that a drift cancels out.
@@ -15,21 +15,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from fastxs.bench.daemons import LoadError, Server
 from fastxs.bench.figures import Once, Reading
-from fastxs.bench.harness import (
-    SETTLE_S,
-    Load,
-    LoadError,
-    Play,
-    Result,
-    Server,
-    Side,
-    Situation,
-    Stage,
-    commits,
-    drive,
-    requests,
-)
+from fastxs.bench.loads import Load, Play, Result, Situation, commits, drive, requests
+from fastxs.bench.stage import SETTLE_S, Side, Stage
 from fastxs.bench.turns import settle, turns
 from fastxs.client import Client
 from fastxs.hypervisor import host

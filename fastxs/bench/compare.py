@@ -19,10 +19,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
+from fastxs.bench.acts import Loaded, Sample
+from fastxs.bench.daemons import Kind, LoadError
 from fastxs.bench.figures import CONFIDENCE, interval
-from fastxs.bench.harness import Kind, LoadError, Stage
 from fastxs.bench.machine import Meanwhile, machine, version
-from fastxs.bench.scenarios import CHAPTERS, CONTROL, Loaded, Point, Sample, Scenario
+from fastxs.bench.scenarios import CHAPTERS, CONTROL, Point, Scenario
+from fastxs.bench.stage import Stage
 from fastxs.bench.syscalls import CountError, counted, tool
 from fastxs.hypervisor import host
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from fastxs import __version__
-from fastxs.bench.harness import Daemon, Running
+from fastxs.bench.daemons import Daemon, Running
 from fastxs.hypervisor.host import BINARIES
 
 __all__ = ["Meanwhile", "machine", "version"]

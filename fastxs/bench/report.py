@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fastxs.bench import plots
 from fastxs.bench.compare import METRICS, TWIN
+from fastxs.bench.daemons import ECHO
 from fastxs.bench.figures import short
-from fastxs.bench.harness import ECHO
 
 __all__ = ["Chapter", "Row", "chapters", "fill", "lost", "page", "tables"]
 

@@ -10,7 +10,9 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from fastxs.bench.harness import SETTLE_S, Kind, Load, LoadError, Stage, drive
+from fastxs.bench.daemons import Kind, LoadError
+from fastxs.bench.loads import Load, drive
+from fastxs.bench.stage import SETTLE_S, Stage
 from fastxs.client import Client, XenStoreError
 from fastxs.hypervisor.host import Host
 

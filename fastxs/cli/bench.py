@@ -17,9 +17,10 @@ from typing import Any, Final
 import click
 
 from fastxs.bench.compare import METRICS, TWIN, Comparison, Place, load
+from fastxs.bench.daemons import DAEMONS, Daemon, Kind, LoadError, Running
 from fastxs.bench.figures import short
-from fastxs.bench.harness import DAEMONS, Daemon, Kind, LoadError, Running, Stage
 from fastxs.bench.scenarios import CONTROL, SCENARIOS, Scenario
+from fastxs.bench.stage import Stage
 from fastxs.hypervisor.host import KINDS, named
 
 __all__ = ["bench"]

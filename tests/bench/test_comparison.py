@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from fastxs.bench.acts import Sample
 from fastxs.bench.compare import SCHEMA, TWIN, Advantage, Comparison, advantage, load, verdict
-from fastxs.bench.harness import DAEMONS, LoadError, Running, Stage
-from fastxs.bench.scenarios import CHAPTERS, CONTROL, SCENARIOS, Sample, Scenario
+from fastxs.bench.daemons import DAEMONS, LoadError, Running
+from fastxs.bench.scenarios import CHAPTERS, CONTROL, SCENARIOS, Scenario
+from fastxs.bench.stage import Stage
 from fastxs.bench.syscalls import CountError, counted, tool
 from fastxs.bench.turns import turns
 from fastxs.cli.bench import bench

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fastxs.bench.harness import Load, LoadError, drive
+from fastxs.bench.daemons import LoadError
+from fastxs.bench.loads import Load, drive
 
 HEADER = struct.Struct("=IIII")
 DIRECTORY, READ, START, END, EVENT, ERROR = 1, 2, 6, 7, 15, 16

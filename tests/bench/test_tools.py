@@ -1,4 +1,4 @@
-"""The harness itself: the generator finds what is wrong, and the interval is the one that the books have."""
+"""The tools themselves: the generator finds what is wrong, and the interval is the one that the books have."""
 
 import contextlib
 import json
@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from bench.bars import BARS, Outcome, main, select
+from fastxs.bench.daemons import Echo, LoadError
 from fastxs.bench.figures import Reading, interval, summarise
-from fastxs.bench.harness import Echo, Hold, Load, LoadError, Play, Situation, Stage, drive
 from fastxs.bench.load import XSLOAD, build
+from fastxs.bench.loads import Hold, Load, Play, Situation, drive
+from fastxs.bench.stage import Stage
 from fastxs.hypervisor import host
 
 CPU = 0
