@@ -67,7 +67,7 @@ def of(document: Mapping[str, Any], chapter: str, places: Sequence[Place]) -> li
         parts = [_line(scenarios[name], group) for name, group in along.items()]
         found.append(Plot(chapter, "Cost along the axis", _figure(parts)))
     single = [place for place in places if place["scenario"] not in along and _any(place)]
-    if single and chapter != "control":
+    if single and chapter not in ("control", "turns"):
         found.append(Plot(f"{chapter}-each", "Cost", _dots(scenarios, single)))
     told = [place for place in places if any(one["latency"] for one in place["daemons"].values())]
     if told and chapter in DISTRIBUTIONS:
@@ -213,12 +213,15 @@ def _distribution(scenario: Mapping[str, str], place: Place, axis: str) -> Draw:
 
 def _aborts(places: Sequence[Place]) -> Draw:
     def draw(axes: Axes) -> None:
-        for kind in dict.fromkeys(kind for place in places for kind in place["daemons"]):
+        # dashed one over the other: two may have the same rate, none
+        for dashes, kind in enumerate(dict.fromkeys(kind for place in places for kind in place["daemons"])):
             done = [(place["x"], place["daemons"][kind]) for place in places if kind in place["daemons"]]
             points = [(x, one["eagain"] / (one["eagain"] + one["units"])) for x, one in done if one["units"]]
             if points:
                 xs, shares = zip(*points, strict=True)
-                axes.plot(xs, [100 * share for share in shares], marker="o", markersize=3.5, **_style(kind))
+                line = (0, (4, 3 * dashes)) if dashes else "-"
+                percent = [100 * share for share in shares]
+                axes.plot(xs, percent, linestyle=line, marker="o", markersize=3.5, **_style(kind))
         axes.set_xscale("log")
         axes.set_xticks([place["x"] for place in places], [f"{place['x']:,}" for place in places])
         axes.minorticks_off()
