@@ -611,6 +611,7 @@ cdef struct Store:
     uint32_t poll_budget        # looks at rings that are worth it (see turn)
     uint32_t poll_rest          # turns without
     uint32_t poll_turns         # begun without asking the kernel who is ready
+    uint32_t work               # of this batch: requests, those that are done again, nodes that are given back
     bint slept                  # nobody was ready: whoever woke us is answered first, so that he goes on meanwhile
     Conn *ready_first
     Conn *ready_last

@@ -443,6 +443,7 @@ cdef int view_remove(Store *s, View *v, Spot *spot) noexcept nogil:
     see(s, v, tnode_at(s, spot.t).up)
     error = buf_add(&stack, &spot.t, sizeof(handle))
     while stack.len and not error:
+        s.work += 1
         stack.len -= sizeof(handle)
         h = (<handle *>(stack.data + stack.len))[0]
         t = tnode_at(s, h)

@@ -654,6 +654,7 @@ cdef bint reclaim(Store *s, uint32_t steps) noexcept nogil:
     cdef Reclaim *r = s.reclaim_first
     while r != NULL and steps > 0:
         steps -= 1
+        s.work += 1
         if reclaim_some(s, r):
             s.reclaim_first = r.next
             if r.next == NULL:

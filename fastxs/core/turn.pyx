@@ -114,12 +114,13 @@ cdef enum:
     SHARE = 64                  # requests of one peer in one turn
     FIRST = 1                   # peers that are served before anything leaves, after a sleep
     BATCH = 64                  # and else: what was served first need not wait for thousands
+    BATCH_WORK = 1024           # nor for so much work: half a millisecond
     POLL_PORTS = 256            # more rings than that are always busy somewhere
     POLL_LOOKS = 8000           # at rings, before the ports are unmasked: some ten microseconds
     POLL_TRY = 4                # turns without a look, after looking was in vain
     POLL_TURNS = 8              # by looking alone, then everybody else is asked too
     KEEP_JOURNAL = 1 << 20      # a larger one is not kept
-    RECLAIM_TURN = 1024         # nodes that were removed, given back at a turn's end
+    RECLAIM_TURN = 256          # nodes that were removed, given back at a turn's end
     DEAF_NS = 100000000         # then try again to accept
     KEEP_NS = 5000000           # and when it was the keeper that could take no more
     KEEP_TRIES = 200            # a second of that, and they are served without being kept
@@ -471,7 +472,7 @@ cdef void serve_conn(Store *s, Fetched *f) noexcept nogil:
             return
         if f.total - i - HEADER < h.len:
             break
-        if served == SHARE or out_is_full(conn) or conn_owes(s, conn):
+        if served == SHARE or (served and s.work > BATCH_WORK) or out_is_full(conn) or conn_owes(s, conn):
             left = True
             break
         if s.guarded != NULL and must_wait(s, conn, &h, f.window + i + HEADER):
@@ -558,7 +559,8 @@ cdef void go_on(Store *s) noexcept nogil:
 
 
 cdef bint apply(Store *s, Conn *last, uint32_t batch) noexcept nogil:
-    """Each of the next `batch` peers gets his share; `last` is the end of the turn's list.  True: it is reached.
+    """Each of the next `batch` peers gets his share, as long as that is not too much for those served first; `last` is the
+    end of the turn's list.  True: it is reached.
 
     In a large store two peers are read ahead of the one that is served: while the kernel copies their
     bytes, the memory fetches the nodes that the first one's request names (100 connections: -0.4 us).
@@ -566,6 +568,7 @@ cdef bint apply(Store *s, Conn *last, uint32_t batch) noexcept nogil:
     cdef Fetched[WINDOWS] f
     cdef uint32_t ahead = WINDOWS if s.nodes.count > LARGE else 1, first = 0, have = 0, slot
     cdef Conn *conn
+    s.work = 0
     while have or (last != NULL and batch):
         while last != NULL and batch and have < ahead:
             conn = s.ready_first
@@ -587,6 +590,8 @@ cdef bint apply(Store *s, Conn *last, uint32_t batch) noexcept nogil:
             serve_conn(s, &f[first])
             first = (first + 1) % WINDOWS
             have -= 1
+            if s.work > BATCH_WORK:
+                batch = 0
     return last == NULL
 
 

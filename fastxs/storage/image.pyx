@@ -62,6 +62,7 @@ cdef enum:
     SPARE = 512                 # pages that are always reserved: for what is not asked before
     LOG_SIZE = 1 << 20          # reserved as a whole
     FOLD = 1 << 17              # bytes of log that are worth a transaction; half a millisecond
+    FOLD_RECORDS = 2048         # or so many; likewise
     FOLD_PAGES = 256            # or so many of LMDB's, each of which is copied; likewise
     K_TURN = 1                  # J_META: TurnRecord
     K_IDENTITY = 2              # J_META: boot id, NUL, instance
@@ -254,7 +255,8 @@ cdef uint32_t sign(char *journal, uint32_t len) noexcept nogil:
 
 cdef inline bint is_worth_it(Files *f) noexcept nogil:
     """Time to fold: in a large store each record has a page of its own (a million nodes, 128 KiB of log: 2 ms)."""
-    return f.log_len > FOLD or (f.log_records > FOLD_PAGES and f.tree > FOLD_PAGES)
+    return (f.log_len > FOLD or f.log_records > FOLD_RECORDS
+            or (f.log_records > FOLD_PAGES and f.tree > FOLD_PAGES))
 
 
 cdef int i_commit(void *self, char *journal, uint32_t len) noexcept nogil:
