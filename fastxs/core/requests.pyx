@@ -450,7 +450,7 @@ cdef int do_mkdir(Store *s, Req *r) noexcept nogil:
 
 
 cdef inline uint32_t at_once(Conn *conn) noexcept nogil:
-    """A guest's account is right when it has its answer, and a guest has few nodes; a toolstack may remove a million."""
+    """A guest's account is right when it has its answer, and it has few nodes; a toolstack may remove a million."""
     return RECLAIM_SLICE if conn.privileged else RECLAIM_NOW
 
 

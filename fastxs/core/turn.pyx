@@ -559,8 +559,8 @@ cdef void go_on(Store *s) noexcept nogil:
 
 
 cdef bint apply(Store *s, Conn *last, uint32_t batch) noexcept nogil:
-    """Each of the next `batch` peers gets his share, as long as that is not too much for those served first; `last` is the
-    end of the turn's list.  True: it is reached.
+    """Each of the next `batch` peers gets his share, as long as that is not too much for those served first; `last` is
+    the end of the turn's list.  True: it is reached.
 
     In a large store two peers are read ahead of the one that is served: while the kernel copies their
     bytes, the memory fetches the nodes that the first one's request names (100 connections: -0.4 us).
