@@ -69,6 +69,8 @@ class Load:
     watches: int = 0
     lockstep: bool = False
     bare: bool = False
+    shared: bool = False
+    """all clients on one connection"""
     rings: bool = False
     """by the guests of the situation; else over sockets"""
     domains: int = 0
@@ -158,7 +160,7 @@ def _options(load: Load, cpu: int, *, of: int = 0) -> list[str]:
         "--domains": load.domains,
     }
     given = {name: value for name, value in numbers.items() if value or name == "--cpu"}
-    switches = {"--lockstep": load.lockstep, "--bare": load.bare}
+    switches = {"--lockstep": load.lockstep, "--bare": load.bare, "--shared": load.shared}
     return [
         *(str(word) for option in given.items() for word in option),
         *(name for name, on in switches.items() if on),

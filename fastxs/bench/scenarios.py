@@ -280,9 +280,10 @@ def _starts(x: int) -> Point:
     return _loaded(x, load, Situation(private="starts"))
 
 
-def _lives(x: int) -> Point:
+def _lives(x: int, shared: bool) -> Point:
     """Each once; who cannot do 20 a second is stopped after a while."""
-    return _loaded(x, Load("life", x, requests=x, warmup=0, seconds=max(5.0, x / 20)), Situation(private="lives"))
+    load = Load("life", x, requests=x, warmup=0, seconds=max(5.0, x / 20), shared=shared)
+    return _loaded(x, load, Situation(private="lives"))
 
 
 def _grown(x: int) -> Point:
@@ -306,17 +307,21 @@ def _classics() -> Iterator[Scenario]:
         unit="start",
         rounds=6,
     )
-    yield Scenario(
-        "starts-and-shutdowns",
-        "classics",
-        "parallel VM starts and shutdowns, as xapi's toolstack does them (xen.git aef35b9877)",
-        "in parallel",
-        (10, 100, 300),
-        _lives,
-        (10, 50),
-        unit="start and shutdown",
-        rounds=6,
-    )
+    for name, shared, how in (
+        ("starts-and-shutdowns", True, "over one connection"),
+        ("starts-and-shutdowns-each", False, "each over its own connection"),
+    ):
+        yield Scenario(
+            name,
+            "classics",
+            f"parallel VM starts and shutdowns, as xapi's toolstack does them (xen.git aef35b9877), {how}",
+            "in parallel",
+            (10, 100, 300),
+            partial(_lives, shared=shared),
+            (10, 50),
+            unit="start and shutdown",
+            rounds=6,
+        )
     yield Scenario(
         "nth-guest",
         "classics",

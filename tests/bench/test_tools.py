@@ -102,6 +102,19 @@ def test_the_daemons_answer_what_is_expected(kind: host.Kind, workload: str) -> 
 
 
 @pytest.mark.parametrize("kind", host.KINDS)
+@pytest.mark.parametrize("shared", [False, True], ids=["own connections", "one connection"])
+def test_whole_lives_in_transactions(kind: host.Kind, shared: bool) -> None:
+    with Stage() as stage:
+        if reason := stage.why_not(kind):
+            pytest.skip(reason)
+        with stage.fresh(kind) as server:
+            result = drive(server, Load("life", 5, requests=10, warmup=0, shared=shared), stage.client_cpu)
+            assert (result.scripts, result.commits, result.errors) == (10, 50, 0)
+            again = result.requests - 10 * 127  # what C makes them say once more
+            assert again == 0 if not result.eagain else again > 0
+
+
+@pytest.mark.parametrize("kind", host.KINDS)
 @pytest.mark.parametrize("workload", ["read", "write", "mixed", "directory", "churn"])
 @pytest.mark.parametrize("depth", [1, 8])
 def test_guests_are_answered_over_their_rings(kind: host.Kind, workload: str, depth: int) -> None:

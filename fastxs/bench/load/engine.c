@@ -28,6 +28,10 @@ static uint64_t left, deadline_ns = UINT64_MAX;
 static bool expired;
 static int epfd;
 static char input[1 << 20], output[MAX_DEPTH * MAX_REQUEST];
+static struct conn **asker;         /* --shared: whose the next replies are, in their order */
+static uint64_t asked, told;
+static char *together;              /* and what waits to go out */
+static uint32_t together_len;
 
 /* ------------------------------------------------------------------------------------------------ sockets and rings */
 
@@ -73,6 +77,15 @@ void open_socket(struct conn *c)
     watch_fd(c->fd, EPOLLIN | EPOLLET, c);
 }
 
+void share_socket(void)
+{
+    asker = calloc((size_t)opt.connections * MAX_DEPTH, sizeof *asker);
+    together = malloc((size_t)opt.connections * MAX_DEPTH * MAX_REQUEST);
+    if (!asker || !together)
+        err(1, "start");
+    open_socket(&conns[0]);
+}
+
 void close_socket(struct conn *c)
 {
     if (close(c->fd) < 0)
@@ -92,6 +105,11 @@ void put(struct conn *c, const char *p, uint32_t n)
     struct sx_ring *r = c->ring;
     uint32_t prod, at, first;
 
+    if (asker && !r) {
+        memcpy(together + together_len, p, n);
+        together_len += n;
+        return;
+    }
     if (!r) {
         if (write(c->fd, p, n) != (ssize_t)n)
             err(1, "connection %u: write", c->index);
@@ -139,7 +157,31 @@ static uint32_t get(struct conn *c, char *p, uint32_t room, bool *emptied)
     return used;
 }
 
-static void drain(struct conn *c, on_message *handle)
+/* What all who share one connection have put.  What does not go now goes after the next replies. */
+static void flush(void)
+{
+    ssize_t n = together_len ? write(conns[0].fd, together, together_len) : 0;
+
+    if (n < 0 && errno != EAGAIN)
+        err(1, "the connection: write");
+    if (n > 0)
+        memmove(together, together + n, together_len -= (uint32_t)n);
+}
+
+static struct conn **turn_of(uint64_t n) { return &asker[n % ((uint64_t)opt.connections * MAX_DEPTH)]; }
+
+static void told_one(on_message *handle, on_idle *next, const struct header *h, const char *body, uint64_t now)
+{
+    struct conn *c = h->type == WATCH_EVENT ? &conns[0] : *turn_of(told);
+
+    if (h->type != WATCH_EVENT && told++ == asked)
+        errx(1, "a reply nobody asked for (type %u, req_id %u)", h->type, h->req_id);
+    handle(c, h, body, now);
+    if (next)
+        next(c);
+}
+
+static void drain(struct conn *c, on_message *handle, on_idle *next)
 {
     struct header h;
     bool emptied;
@@ -160,7 +202,10 @@ static void drain(struct conn *c, on_message *handle)
                 errx(1, "connection %u: a reply of %u bytes", c->index, h.len);
             if (end - p < (ssize_t)(sizeof h + h.len))
                 break;
-            handle(c, &h, p + sizeof h, now);
+            if (asker)
+                told_one(handle, next, &h, p + sizeof h, now);
+            else
+                handle(c, &h, p + sizeof h, now);
             p += sizeof h + h.len;
         }
         c->held = (uint32_t)(end - p);
@@ -172,8 +217,10 @@ static void drain(struct conn *c, on_message *handle)
 
 static void had_some(struct conn *c, on_message *handle, on_idle *next)
 {
-    drain(c, handle);
-    if (next)
+    drain(c, handle, next);
+    if (asker)
+        flush();
+    else if (next)
         next(c);
 }
 
@@ -301,6 +348,8 @@ static void pump(struct conn *c)
         p = render(c, c->sent, p);
         c->when[c->sent++ % MAX_DEPTH] = now;
         c->step_sent++;
+        if (asker)
+            *turn_of(asked++) = c;
         n++;
     }
     if (!n)
@@ -326,6 +375,7 @@ void run(const struct load *what, uint32_t clients, uint32_t burst, uint64_t n, 
     do {
         for (uint32_t i = 0; i < active; i++)
             pump(&conns[i]);
+        flush();
         if (!in_flight)
             break;
         serve(answered, opt.lockstep ? NULL : pump, 0);

@@ -83,7 +83,7 @@ struct options {
     uint64_t requests, warmup;
     double seconds;
     const struct layout *at;
-    bool slide, lockstep, bare, echo;
+    bool slide, lockstep, bare, echo, shared;
 };
 extern struct options opt;
 
@@ -144,6 +144,8 @@ typedef void on_idle(struct conn *c);
 void engine_open(void);
 void open_socket(struct conn *c);
 void open_ring(struct conn *c, uint32_t domid);
+/* One connection for all clients: --shared. */
+void share_socket(void);
 void close_socket(struct conn *c);
 void put(struct conn *c, const char *p, uint32_t n);
 /* Until nothing is under way and `events` events have come: each message to `handle`, then `next` for who had some. */

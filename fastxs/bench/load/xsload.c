@@ -104,8 +104,11 @@ static void connect_all(void)
         err(1, "start");
     for (uint32_t i = 0; i < opt.connections; i++) {
         conns[i].index = i;
-        open_socket(&conns[i]);
+        if (!opt.shared)
+            open_socket(&conns[i]);
     }
+    if (opt.shared)
+        share_socket();
     run(&hello, opt.connections, 1, opt.connections, 1, 0);
 }
 
@@ -234,13 +237,14 @@ static const char usage[] =
     "  --bare              transaction: /vm and /vss do not exist when it starts\n"
     "  --first X           transaction: the first domain to make (1000)\n"
     "  --echo              the server is xsecho\n"
+    "  --shared            all clients on one connection, as threads of one program are\n"
     "  --cpu N             stay on this CPU\n";
 
 static const struct options defaults = {
     .cpu = -1, .connections = 1, .depth = 1, .keys = 500, .first = 1000, .at = &layouts[AT_BENCH],
 };
 
-enum { SLIDE = 256, LOCKSTEP, BARE, ECHO, HELP };
+enum { SLIDE = 256, LOCKSTEP, BARE, ECHO, SHARED, HELP };
 
 static uint64_t to_number(const char *name, const char *s, uint64_t min, uint64_t max)
 {
@@ -275,7 +279,7 @@ static void parse(int argc, char **argv)
         { "depth", 1, 0, 'd' }, { "requests", 1, 0, 'n' }, { "seconds", 1, 0, 't' }, { "warmup", 1, 0, 'u' },
         { "at", 1, 0, 'a' }, { "of", 1, 0, 'o' }, { "keys", 1, 0, 'k' }, { "watches", 1, 0, 'W' },
         { "first", 1, 0, 'x' }, { "cpu", 1, 0, 'C' }, { "domains", 1, 0, 'D' }, { "slide", 0, 0, SLIDE },
-        { "lockstep", 0, 0, LOCKSTEP }, { "bare", 0, 0, BARE }, { "echo", 0, 0, ECHO }, { "help", 0, 0, HELP },
+        { "lockstep", 0, 0, LOCKSTEP }, { "bare", 0, 0, BARE }, { "echo", 0, 0, ECHO }, { "shared", 0, 0, SHARED }, { "help", 0, 0, HELP },
         { 0, 0, 0, 0 },
     };
     cpu_set_t one;
@@ -304,6 +308,7 @@ static void parse(int argc, char **argv)
         case LOCKSTEP: opt.lockstep = true; break;
         case BARE: opt.bare = true; break;
         case ECHO: opt.echo = true; break;
+        case SHARED: opt.shared = true; break;
         case HELP: fputs(usage, stdout); exit(0);
         default: bad_usage();
         }
@@ -345,6 +350,8 @@ static void settle(void)
         errx(2, "--keys %u --of %u: %s has at most %u nodes", opt.keys, opt.of, opt.at->name, opt.at->max);
     if (opt.echo && (is_one_of(makers) || load_is("own") || load_is("fan-out")))
         errx(2, "an echo has no transactions and no watches");
+    if (opt.shared && (opt.domains || load_is("hold") || load_is("fan-out") || load_is("connect")))
+        errx(2, "--shared: these are connections of their own");
     if (!load_is("hold") && !opt.requests) {
         if (!(opt.seconds > 0) || is_one_of(rings))
             errx(2, "--requests or --seconds is wanted");
