@@ -632,7 +632,8 @@ def _last_turn(folder: str, number: int) -> int:
     """The largest that a slot file names; a crash may have come before that one was committed."""
     try:
         with open(os.path.join(folder, f"slots.{number}"), "rb") as file:
-            data = file.read(min(os.lseek(file.fileno(), 0, os.SEEK_HOLE), SLOTS_MAX) // SLOT.size * SLOT.size)
+            size = min(os.lseek(file.fileno(), 0, os.SEEK_HOLE), SLOTS_MAX)
+            data = os.pread(file.fileno(), size // SLOT.size * SLOT.size, 0)
     except OSError:  # missing, or of no bytes
         return 0
     return max((turn for a, m, b, n in SLOT.iter_unpack(data) for turn, used in ((a, m), (b, n)) if used), default=0)

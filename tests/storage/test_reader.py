@@ -196,6 +196,19 @@ def test_lengths_and_tables_that_are_none(tmp_path: Path) -> None:
     assert second == "a record of no known table, key 0x900000000000001"
 
 
+def test_the_log_lacks_turns_that_peers_were_told_of(tmp_path: Path) -> None:
+    folder = made(tmp_path / "image", fold=False)
+    with (folder / "log").open("r+b") as file:
+        log, head, at = file.read(), reader.LOG_HEAD, 0
+        first, length = head.unpack_from(log)
+        for turn in range(first, first + 4):
+            assert head.unpack_from(log, at)[0] == turn
+            at += head.size + head.unpack_from(log, at)[1]
+        os.pwrite(file.fileno(), bytes(head.size), at)
+    (fault,) = (fault for fault in faults(folder) if "`log`" in fault)
+    assert fault.startswith(f"`log` ends with turn {turn}, but a peer was told of turn ")
+
+
 def test_the_slot_file_is_missing(tmp_path: Path) -> None:
     folder = made(tmp_path / "image")
     (folder / "slots.0").unlink()
