@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import socket
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from fastxs.daemon import keeper, logs
 from fastxs.daemon.claims import hold_name, hold_pid_file, need_folder
 from fastxs.daemon.config import Config
 from fastxs.daemon.notify import CONNECTION, LISTENER, channel, notify, store
+from fastxs.daemon.process import has_ended
 
 if TYPE_CHECKING:
     from fastxs._core import Engine
@@ -71,7 +71,7 @@ def let_keeper_go(config: Config) -> None:
         pidfd = os.pidfd_open(_pid(config))
         try:
             if notify("KEEP=0"):
-                select.select([pidfd], [], [], RETRY_S)
+                has_ended(pidfd, RETRY_S)
         finally:
             os.close(pidfd)
 

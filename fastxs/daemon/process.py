@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import sys
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["detach", "open_standard_streams", "raise_descriptor_limit", "set_name", "shield"]
+__all__ = ["detach", "has_ended", "open_standard_streams", "raise_descriptor_limit", "set_name", "shield"]
 
 
 def open_standard_streams() -> None:
@@ -31,6 +32,16 @@ def detach() -> None:
     for fd in (0, 1) if journal else (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
+
+
+def has_ended(pidfd: int, timeout_s: float | None = None) -> bool:
+    """Whether that process is gone within the time; None: wait for it.
+
+    Not by select(2), which takes no descriptor above 1023: a daemon has one for each client.
+    """
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
 
 
 def set_name(name: str) -> None:

@@ -12,7 +12,6 @@ import asyncio
 import getopt
 import os
 import re
-import select
 import signal
 import socket
 import sys
@@ -26,6 +25,7 @@ from fastxs._core import ControlError
 from fastxs.daemon.handover import ENVIRONMENT, KEPT, READY, READY_S, HandedOver, for_xenstored
 from fastxs.daemon.logs import log
 from fastxs.daemon.notify import CONNECTION, LISTENER, barrier, forget, notify, watchdog_words
+from fastxs.daemon.process import has_ended
 
 if TYPE_CHECKING:
     from fastxs._core import Engine
@@ -348,7 +348,7 @@ class LiveUpdate:
                     os._exit(0)
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(daemon, signal.SIGKILL)
-            select.select([daemon], [], [])
+            has_ended(daemon)
             log.critical("the new program failed; the old one is back", pid=os.getpid())
             if foreign:
                 self._foreign.take_back()
@@ -362,7 +362,7 @@ class LiveUpdate:
         """C xenstored removes the state when it has read it all; False: it ended first, or takes too long."""
         end = time.monotonic() + READY_S
         while self._foreign.is_there():
-            if select.select([daemon], [], [], TICK_S)[0] or time.monotonic() > end:
+            if has_ended(daemon, TICK_S) or time.monotonic() > end:
                 return not self._foreign.is_there()
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -47,6 +48,15 @@ def test_the_old_one_comes_back(host: Scene, then: str, end: str) -> None:
     host.work()
     assert host.update(host.good()) == OK  # and can be updated
     host.work()
+
+
+def test_the_old_one_comes_back_to_a_thousand_clients(host: Scene) -> None:
+    """With descriptors of higher numbers than select(2) takes."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Peer(host.host.socket)) for _ in range(1050)]
+        assert host.update(host.bad("sys.exit(1)")) == b"The new program failed, the old one is back.\0"
+        assert clients[-1].call(Op.READ, b"/\0").payload == b""
+        host.work()
 
 
 @pytest.mark.parametrize(
