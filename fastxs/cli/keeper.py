@@ -98,12 +98,16 @@ def keep(options: Options, say: Callable[[str], None], started: Callable[[], Non
 def keep_in_background(options: Options) -> int:
     """Keep it in a child process; the exit status of this one, which waits until the daemon is ready."""
     reader, writer = os.pipe()
+    interrupt = {signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, interrupt)  # until it is known what it would stop
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt)
         os.close(reader)
         _in_the_child(options, writer)
-    os.close(writer)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt)
+        os.close(writer)
         if os.read(reader, 1):  # nothing: it died, whichever way
             return OK
     except KeyboardInterrupt:
