@@ -269,11 +269,18 @@ class LiveUpdate:
     # -- the exec ---------------------------------------------------------------------------------
 
     def _become(self, session: Session, ask: tuple[int, int, int], foreign: bool) -> str:
-        """This process is the new program, or has not changed: then why."""
-        clients = [int(one["fd"]) for one in self._engine.connections() if one["kind"] == "socket"]
+        """This process is the new program, or has not changed: then why.  OSError: likewise."""
         notify("WATCHDOG_USEC=0")  # neither the guardian nor C xenstored says that it is alive
-        if foreign:
-            self._foreign.leave_keeper()
+        try:
+            if foreign:
+                self._foreign.leave_keeper()
+            return self._exec(session, ask, foreign)
+        finally:
+            notify(*watchdog_words())
+
+    def _exec(self, session: Session, ask: tuple[int, int, int], foreign: bool) -> str:
+        """As `_become`, with a guardian behind."""
+        clients = [int(one["fd"]) for one in self._engine.connections() if one["kind"] == "socket"]
         ours, theirs = socket.socketpair()
         us = os.pidfd_open(os.getpid())
         handed = HandedOver(os.getpid(), self._listener, clients, ours.fileno(), *ask, self._turn())
@@ -286,40 +293,44 @@ class LiveUpdate:
             theirs.close()
             guardian = ours.recv(32).decode()
             if not guardian:
-                notify(*watchdog_words())
                 return "There is no room for a guardian process."
             supervised = notify(f"MAINPID={guardian}") and barrier(TRIAL_S)
             log.info("live update", file=session.file, arguments=session.arguments, guardian=guardian,
                      supervised=supervised)  # fmt: skip
             arguments, inherited = session.arguments, [self._listener, *clients]
-            if foreign:
-                arguments = for_xenstored(arguments)
-                arguments += [] if "-U" in arguments else ["-U"]
-                inherited.append(self._foreign.descriptor())
-                self._foreign.let_go()
-                for fd in inherited:
-                    os.set_blocking(fd, True)  # C xenstored takes EAGAIN of a read for the end
-            else:
-                arguments = [*arguments, "--kept"] if self._kept and "--kept" not in arguments else arguments
-                inherited.append(ours.fileno())
-            with handed.file() as file:
-                for fd in inherited:
-                    os.set_inheritable(fd, True)
-                environ = {**os.environ, ENVIRONMENT: str(file.fileno())}
+            let_go = False
+            try:
                 if foreign:
-                    file.close()
-                    del environ[ENVIRONMENT]
-                with suppress(OSError):
-                    os.execve(session.file, [session.file, *arguments], environ)
-            for fd in inherited:
-                os.set_inheritable(fd, False)
-            if foreign:
-                os.set_blocking(self._listener, False)
-                self._foreign.bind_virq()
-                self._foreign.take_back()
-            ours.sendall(KEPT)
-            ours.recv(1)
-        notify(*watchdog_words())
+                    arguments = for_xenstored(arguments)
+                    arguments += [] if "-U" in arguments else ["-U"]
+                    inherited.append(self._foreign.descriptor())
+                    self._foreign.let_go()
+                    let_go = True
+                    for fd in inherited:
+                        os.set_blocking(fd, True)  # C xenstored takes EAGAIN of a read for the end
+                else:
+                    arguments = [*arguments, "--kept"] if self._kept and "--kept" not in arguments else arguments
+                    inherited.append(ours.fileno())
+                with handed.file() as file:
+                    for fd in inherited:
+                        os.set_inheritable(fd, True)
+                    environ = {**os.environ, ENVIRONMENT: str(file.fileno())}
+                    if foreign:
+                        file.close()
+                        del environ[ENVIRONMENT]
+                    with suppress(OSError):
+                        os.execve(session.file, [session.file, *arguments], environ)
+            finally:  # the guardian must not take us for a program that failed
+                for fd in inherited:
+                    os.set_inheritable(fd, False)
+                if let_go:
+                    os.set_blocking(self._listener, False)
+                    self._foreign.bind_virq()
+                    self._foreign.take_back()
+                elif foreign:
+                    self._foreign.drop()
+                ours.sendall(KEPT)
+                ours.recv(1)
         return EXEC_FAILED
 
     def _guard(self, handed: HandedOver, daemon: int, line: socket.socket, foreign: bool) -> NoReturn:

@@ -101,6 +101,16 @@ def test_it_is_back_after_an_exec_that_fails(host: Scene, manager: Manager) -> N
 
 
 @pytest.mark.skipif(available("c") is not None, reason=str(available("c")))
+def test_it_is_back_if_the_image_cannot_be_moved_away(host: Scene, manager: Manager) -> None:
+    """And the guardian goes at once: it must not end a daemon that goes on."""
+    (host.host.rundir / "socket.image.handed-back").write_text("a file, where the image is to be moved")
+    assert b"Not a directory" in host.update(BINARIES["c"], "-F", arguments="-N")
+    manager.hears(OFF, "READY=1", f"MAINPID={host.host.pid}", HOUR)
+    assert not (host.host.rundir / "state_dump").exists()
+    host.work()
+
+
+@pytest.mark.skipif(available("c") is not None, reason=str(available("c")))
 def test_c_xenstored_has_none_and_nothing_is_kept(folder: Path, manager: Manager, host: Scene) -> None:
     """What a manager keeps would hide from C's clients that C has closed them."""
     pid = host.host.pid
