@@ -134,7 +134,8 @@ async def _end_of(pid: int) -> None:
 
 async def _another(config: Config) -> bool:
     """Whether a new keeper has adopted us; it will start us as we were started, but for a take-over."""
-    again = [word for word in sys.orig_argv if word not in TAKE_OVER]
+    # The interpreter by its full path: what ran us may have been named as seen from a directory that was ours.
+    again = [sys.executable, *(word for word in sys.orig_argv[1:] if word not in TAKE_OVER)]
     words = _keeper(config, again if "--kept" in again else [*again, "--kept"], adopt=os.getpid())
     env = dict(os.environ)
     if env.get("NOTIFY_SOCKET") == _notices(config):
