@@ -273,6 +273,8 @@ def _give_up_what_cannot_be_written(stream: TextIO) -> None:
 
 def _go_back(argv: Sequence[str], why: str) -> str:
     """If another daemon was to be taken over, become it again; else, or if that fails, `why` and what to do."""
+    if "--preflight" in argv:
+        return why  # only tried, beside the daemon that runs
     if not {"-U", "--live-update"} & set(argv) and not {"--live", "--restart"} <= set(argv):
         return why
     from fastxs.daemon.goback import go_back

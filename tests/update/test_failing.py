@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from fastxs.hypervisor.host import BINARIES, Host, available, scratch
+from fastxs.hypervisor.host import BINARIES, OURS, Host, available, scratch
 from tests.conversations.speak import nul
 from tests.keeper.conftest import until
 from tests.support.wire import Op
@@ -46,6 +49,19 @@ def test_c_is_back(host: Scene, flags: str, why: bytes) -> None:
         assert answer.endswith(b"The old program is back.\0")
         host.work()
     assert host.host.pid == pid and host.host.ended is None
+
+
+def test_a_trial_becomes_nobody(tmp_path: Path) -> None:
+    """Whatever lies in the run directory: what a fastxsd that took over is updated to is tried with its flags."""
+    (tmp_path / "state_dump").write_bytes(b"of an update long ago")
+    trial = subprocess.run(
+        [*OURS, "-U", "--fallback", "/bin/echo", "--preflight", "0"],
+        env={**os.environ, "XENSTORED_RUNDIR": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert (trial.returncode, trial.stdout) == (1, b"")
+    assert trial.stderr.startswith(b"fastxsd: the image has format 0, ")
 
 
 def test_there_is_no_way_back(host: Scene) -> None:
