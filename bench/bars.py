@@ -265,6 +265,17 @@ def _durable() -> Iterator[Bar]:
     yield Bar("durable-bytes-churn", f"{text}, each written twice more, at random", 200, "B", churn, most=1)
 
 
+def _memory() -> Iterator[Bar]:
+    """By itself; what the image takes is in files (`durable-bytes`), and is shown with it."""
+    per_node, per_watch = partial(memory_per_node, nodes=1_000_000), partial(memory_per_watch, watches=100_000)
+    for name, text, measure in (("node", "a node, 16-byte value", per_node), ("watch", "a watch", per_watch)):
+        alone = partial(measure, kind="fastxs-none")
+        yield Bar(f"memory-{name}", f"memory of {text}", 130, "B", alone, ("fastxs-none",), most=3)
+        yield Bar(
+            f"memory-{name}-image", f"memory of {text}, its record in the image included", None, "B", measure, most=3
+        )
+
+
 BARS: tuple[Bar, ...] = (
     *_against_rivals(),
     *_flat(),
@@ -282,8 +293,7 @@ BARS: tuple[Bar, ...] = (
         partial(memory_per_domain, domains=10_000),
         most=3,
     ),
-    Bar("memory-node", "memory per node, 16-byte value", 130, "B", partial(memory_per_node, nodes=1_000_000), most=3),
-    Bar("memory-watch", "memory per watch", 130, "B", partial(memory_per_watch, watches=100_000), most=3),
+    *_memory(),
 )
 
 

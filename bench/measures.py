@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from fastxs.bench.daemons import LoadError, Server
+from fastxs.bench.daemons import Kind, LoadError, Server
 from fastxs.bench.figures import Once, Reading
 from fastxs.bench.loads import Load, Play, Result, Situation, commits, drive, requests
 from fastxs.bench.stage import SETTLE_S, Side, Stage
@@ -97,12 +97,12 @@ def lockstep(stage: Stage, side: Side, value: Callable[[Result], float]) -> Once
     return once
 
 
-def memory_per_node(stage: Stage, nodes: int) -> Once:
+def memory_per_node(stage: Stage, nodes: int, *, kind: Kind = "daemon") -> Once:
     """Growth of the resident set of a new daemon over `nodes` nodes with a 16-byte value, bytes per node."""
     count = max(100, round(nodes * stage.scale))
 
     def once() -> Reading:
-        with stage.fresh("daemon") as server:
+        with stage.fresh(kind) as server:
             result = stage.fill(server, "nodes", count)
         return Reading((result.rss_end - result.rss_open) / count, requests(result))
 
@@ -184,11 +184,11 @@ def memory_per_domain(stage: Stage, domains: int) -> Once:
     return once
 
 
-def memory_per_watch(stage: Stage, watches: int) -> Once:
+def memory_per_watch(stage: Stage, watches: int, *, kind: Kind = "daemon") -> Once:
     """Growth over `watches` watches on connections that were there before, bytes per watch."""
 
     def once() -> Reading:
-        with stage.fresh("daemon") as server:
+        with stage.fresh(kind) as server:
             hold = stage.watch(server, round(watches * stage.scale))
             hold.close()
         return Reading((hold.result.rss_end - hold.result.rss_open) / hold.result.requests, requests(hold.result))

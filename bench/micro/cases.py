@@ -36,8 +36,8 @@ PATHS: Final = 4096
 """Paths that are asked for in turn: together more than a cache holds, in a large store."""
 PER_DOMAIN: Final = 100
 VALUE: Final = b"a value, 16 byte"
-FOLD_BYTES: Final = 1 << 17
-FOLD_RECORDS: Final = 256
+FOLD_BYTES: Final = 1 << 19
+FOLD_RECORDS: Final = 512
 """The image's log is folded into LMDB when it is longer, or has more records than that in a large store."""
 PUT: Final = 1000
 """Records in one turn while an image is filled."""
@@ -129,12 +129,12 @@ def _transaction(size: int, _stack: ExitStack, *, commit: bool) -> Lap:
 
 
 def image_turn(size: int, stack: ExitStack) -> Lap:
-    """A turn that changes `size` of 1,000 nodes: to the log, and with 128 KiB of that to LMDB."""
+    """A turn that changes `size` of 1,000 nodes: to the log, and with 512 KiB of that to LMDB."""
     return _puts(_image(1_000, stack), 1_000, size, FOLD_BYTES // _turn_bytes(size) + 1)
 
 
 def image_among(size: int, stack: ExitStack) -> Lap:
-    """A turn that changes one of very many nodes: to the log, and with 256 others to LMDB."""
+    """A turn that changes one of very many nodes: to the log, and with 512 others to LMDB."""
     return _puts(_image(size, stack), size, 1, FOLD_RECORDS + 1)
 
 

@@ -2,7 +2,7 @@
 
 Owns the threads that touch it first.  A huge page is zeroed, and in a virtual machine found by the host, when it is
 touched for the first time: 0.3 to 8 ms in one piece, measured, for which a turn would stop.  A thread lives as long as
-its page takes, holds no lock and blocks all signals.
+its page takes, holds no lock and blocks all signals; a fork has none of them.
 """
 from libc.stdlib cimport free, malloc
 
@@ -28,10 +28,14 @@ cdef extern from "pthread.h" nogil:
 
 cdef extern from *:
     """
+    #include <pthread.h>
     static int fx_warming;
+    static void fx_forked(void) { fx_warming = 0; }     /* a child has none of the threads */
+    static int fx_watch_forks(void) { return pthread_atfork(NULL, NULL, fx_forked); }
     static inline int fx_warming_add(int n) { return __atomic_add_fetch(&fx_warming, n, __ATOMIC_ACQ_REL); }
     static inline void fx_touch(char *p) { __atomic_fetch_add(p, 0, __ATOMIC_RELAXED); }
     """
+    int fx_watch_forks() noexcept nogil
     int fx_warming_add(int n) noexcept nogil
     void fx_touch(char *p) noexcept nogil
 
@@ -39,6 +43,10 @@ cdef enum:
     PAGE = 4096
     MOST = 8                    # threads
     COLLAPSE = 25               # MADV_COLLAPSE, which older headers lack; a kernel before 6.1 lacks it too
+
+
+if fx_watch_forks():
+    raise MemoryError
 
 
 cdef struct Region:             # owned by the thread that it is for

@@ -12,17 +12,17 @@ Who serves it holds the lock beside its socket, `<socket>.lock`.
 All of it is written through maps and nothing is synced: what is committed survives the process, not the
 host, whose end is the end of its domains, too.  A commit makes no system call.
 
-A turn is committed by copying its records to the log and storing its number behind them.  128 KiB of log
-are folded into LMDB in one transaction: alone, each would copy a page of every level of the tree, more
-of them the larger the store (one guest's WRITE: 2.2 us without an image, 2.8 in an empty store and 3.2
-beside 4,000 domains with a transaction each).
+A turn is committed by copying its records to the log and storing its number behind them.  What half a
+millisecond can fold goes into LMDB in one transaction: alone, each turn would copy a page of every level of
+the tree, more of them the larger the store (one guest's WRITE: 2.2 us without an image, 2.8 in an empty store
+and 3.2 beside 4,000 domains with a transaction each).
 
 `store` is one hole of 16 GiB that is reserved a little ahead of what a turn can need, because a write to a
 map of a full file system is a SIGBUS, while fallocate says ENOSPC in time.
 """
 from libc.errno cimport EBADMSG, EIO, ENOSPC, errno
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, qsort
+from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcpy, memset
 from posix.fcntl cimport O_CLOEXEC, O_CREAT, O_RDONLY, O_RDWR, open as c_open
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
@@ -61,9 +61,10 @@ cdef enum:
     STEP = 1 << 17              # bytes reserved at a time; the kernel zeroes them (a MiB was 7 ms in a virtual machine)
     SPARE = 512                 # pages that are always reserved: for what is not asked before
     LOG_SIZE = 1 << 20          # reserved as a whole
-    FOLD = 1 << 17              # bytes of log that are worth a transaction; half a millisecond
-    FOLD_RECORDS = 2048         # or so many; likewise
-    FOLD_PAGES = 256            # or so many of LMDB's, each of which is copied; likewise
+    FOLD = 1 << 19              # bytes of log that are worth a transaction; half a millisecond to sort
+    FOLD_KEYS = 2048            # or so many records that differ in their keys; likewise
+    FOLD_PAGES = 512            # or so many of these, where each has a page of its own, which is copied; likewise
+    KEYS = 1 << 14              # slots of the set of keys
     K_TURN = 1                  # J_META: TurnRecord
     K_IDENTITY = 2              # J_META: boot id, NUL, instance
 
@@ -89,7 +90,8 @@ cdef struct Item:               # a record in the log
 cdef struct Files:              # owned by its Image
     char *log                   # owned: mapped
     uint32_t log_len
-    uint32_t log_records
+    uint32_t log_keys           # records in the log that differ in their keys; at least
+    uint64_t *keys              # owned: these, by their hash; 0: free
     Item *items                 # owned: room for every record that the log can hold
     CImage *core                # the same image's
     MDB_env *env
@@ -130,7 +132,24 @@ cdef inline uint64_t pages_for(Files *f, uint32_t records, uint64_t bytes) noexc
 
 cdef bint i_admits(void *self, uint32_t records, uint64_t bytes) noexcept nogil:
     cdef Files *f = <Files *>self
-    return reserve(f, pages_for(f, f.log_records + records, f.log_len + bytes))
+    return reserve(f, pages_for(f, f.log_keys + records, f.log_len + bytes))
+
+
+cdef inline void note_key(Files *f, uint64_t key) noexcept nogil:
+    """In a log that is folded each key is written once."""
+    cdef uint32_t i = <uint32_t>(key * <uint64_t>0x9E3779B97F4A7C15 >> 50)
+    if f.log_keys < KEYS // 2:
+        while f.keys[i] and f.keys[i] != key:
+            i = (i + 1) & (KEYS - 1)
+        if f.keys[i]:
+            return
+        f.keys[i] = key
+    f.log_keys += 1
+
+
+cdef inline void forget_keys(Files *f) noexcept nogil:
+    memset(f.keys, 0, KEYS * sizeof(uint64_t))
+    f.log_keys = 0
 
 
 cdef void measure(Files *f) noexcept nogil:
@@ -231,39 +250,38 @@ cdef int into_lmdb(Files *f, const char *more, uint32_t len, uint64_t turn) noex
         return EIO
     if mdb.txn_commit(txn):
         return EIO
-    f.log_len = f.log_records = 0
+    f.log_len = 0
+    forget_keys(f)
     measure(f)
     reserve(f, SPARE)                           # ahead; if that fails, requests that write are refused
     return 0
 
 
-cdef uint32_t sign(char *journal, uint32_t len) noexcept nogil:
-    """Every value gets its checksum; how many records there are."""
+cdef void sign(Files *f, char *journal, uint32_t len) noexcept nogil:
+    """Every value gets its checksum, every key is noted."""
     cdef Record *r
     cdef char *value
-    cdef uint32_t i = 0, count = 0, sum
+    cdef uint32_t i = 0, sum
     while i < len:
         r = <Record *>(journal + i)
         value = journal + i + sizeof(Record)
         if r.len != J_GONE:
             sum = journal_sum(r.key, value, r.len)
             memcpy(value, &sum, sizeof(sum))
+        note_key(f, r.key)
         i += size_of(journal + i)
-        count += 1
-    return count
 
 
 cdef inline bint is_worth_it(Files *f) noexcept nogil:
-    """Time to fold: in a large store each record has a page of its own (a million nodes, 128 KiB of log: 2 ms)."""
-    return (f.log_len > FOLD or f.log_records > FOLD_RECORDS
-            or (f.log_records > FOLD_PAGES and f.tree > FOLD_PAGES))
+    """Time to fold: in a large store each record has a page of its own (a million nodes, 1,300 records: 2 ms)."""
+    return f.log_len > FOLD or f.log_keys > FOLD_KEYS or (f.log_keys > FOLD_PAGES and f.tree > FOLD_PAGES)
 
 
 cdef int i_commit(void *self, char *journal, uint32_t len) noexcept nogil:
     cdef Files *f = <Files *>self
     cdef uint64_t turn = f.core.turn + 1
-    cdef uint32_t count = sign(journal, len)
     cdef LogHead *head
+    sign(f, journal, len)
     if fails_at(f.core.trial, FAULT_COMMIT):
         return ENOSPC
     if f.log_len + sizeof(LogHead) + len > LOG_SIZE:
@@ -278,7 +296,6 @@ cdef int i_commit(void *self, char *journal, uint32_t len) noexcept nogil:
     fx_store64(&head.turn, turn)                # with this the turn is committed
     f.core.turn = turn
     f.log_len += <uint32_t>sizeof(LogHead) + len
-    f.log_records += count
     return into_lmdb(f, NULL, 0, turn) if is_worth_it(f) else 0
 
 
@@ -383,6 +400,8 @@ cdef class Image(CoreImage):
             self.f.log = NULL
         free(self.f.items)
         self.f.items = NULL
+        free(self.f.keys)
+        self.f.keys = NULL
         if self.f.env != NULL:
             mdb.env_close(self.f.env)
             self.f.env = NULL
@@ -449,6 +468,7 @@ cdef class Image(CoreImage):
 
     cdef int open_store(self, unsigned int more) except -1:
         cdef MDB_txn *txn = NULL
+        cdef MDB_stat st
         cdef bytes path = os.fsencode(os.path.join(self.folder, "store"))
         cdef int error = mdb.env_create(&self.f.env)
         if not error:
@@ -460,6 +480,10 @@ cdef class Image(CoreImage):
             error = mdb.txn_begin(self.f.env, NULL, more, &txn)
         if not error:
             error = mdb.dbi_open(txn, NULL, MDB_INTEGERKEY if more else MDB_INTEGERKEY | MDB_CREATE, &self.f.dbi)
+            if not error:
+                error = mdb.stat(txn, self.f.dbi, &st)
+            if not error:
+                self.f.tree = st.branch_pages + st.leaf_pages
             if error:
                 mdb.txn_abort(txn)
             else:
@@ -493,7 +517,8 @@ cdef class Image(CoreImage):
             raise OSError(error, os.strerror(error), os.fsdecode(path))
         self.f.log = <char *>p
         self.f.items = <Item *>malloc(LOG_SIZE // sizeof(Record) * sizeof(Item))
-        if self.f.items == NULL:
+        self.f.keys = <uint64_t *>calloc(KEYS, sizeof(uint64_t))
+        if self.f.items == NULL or self.f.keys == NULL:
             raise MemoryError
         return 0
 

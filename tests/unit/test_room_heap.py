@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,3 +126,20 @@ def test_a_buffer_grows_by_doubling_and_keeps_its_bytes(pieces: list[bytes]) -> 
     assert buffer.content == b"".join(pieces)
     assert buffer.cap in {0, *(512 << k for k in range(10))}
     assert len(buffer.content) <= buffer.cap <= max(512, 2 * len(buffer.content))
+
+
+def test_a_fork_does_not_wait_for_its_parents_threads() -> None:
+    """Memory is brought in ahead by threads (core/warm.pyx), and the guardian of a live update has none of them."""
+    heap = Heap()
+    tasks = Path("/proc/self/task")
+    before = len(list(tasks.iterdir()))
+    for _ in range(64 << 20 >> 16):
+        heap.take(LARGEST)
+        if len(list(tasks.iterdir())) > before:
+            break
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        del heap
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
