@@ -183,6 +183,7 @@ def test_bars_have_names_of_their_own() -> None:
         "lockstep-aborts-bare",
         "ring-lives-aborts",
         "memory-watch",
+        "memory-watch-image",
     ]
 
 

@@ -152,7 +152,7 @@ def test_who_is_kept_notices_nothing_of_it(folder: Path) -> None:
         Peer(host.socket) as peer,
     ):
         first = child(host.pid)
-        for n in range(200):
+        for n in range(500):  # more than the log is let grow
             assert peer.reply(peer.send(Op.WRITE, nul("/n") + b"%d " % n * 400), PATIENCE_S).payload == OK
         assert peer.call(Op.READ, nul("/n")).payload == b"%d " % n * 400
         assert child(host.pid) != first
