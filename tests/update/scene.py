@@ -7,13 +7,14 @@ Refuses to know which daemon is which.
 from __future__ import annotations
 
 import select
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from fastxs.hypervisor.host import Host
+from fastxs.hypervisor.host import Host, Kind, scratch
 from fastxs.hypervisor.simxen.guests import Guests
 from tests.conversations.speak import OK, nul
 from tests.support import leaks
@@ -130,6 +131,17 @@ def scene(host: Host, guests: int = 3) -> Iterator[Scene]:
         host.start(30)
         stack.callback(host.close)
         yield Scene(host, stack, guests)
+
+
+@contextmanager
+def scene_of(kind: Kind) -> Iterator[Scene]:
+    """The same, with a daemon of that kind in a folder of its own."""
+    folder = scratch()
+    try:
+        with scene(Host(kind, folder, env=environment())) as found:
+            yield found
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def environment() -> dict[str, str]:

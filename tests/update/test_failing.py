@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fastxs.hypervisor.host import BINARIES, OURS, Host, available, scratch
+from fastxs.hypervisor.host import BINARIES, OURS, available
 from tests.conversations.speak import nul
 from tests.keeper.conftest import until
 from tests.support.wire import Op
-from tests.update.scene import Scene, environment, scene
+from tests.update.scene import Scene, scene_of
 
 pytestmark = pytest.mark.skipif(
     bool(available("fastxs") or available("c")), reason=str(available("fastxs") or available("c"))
@@ -23,12 +22,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def host() -> Iterator[Scene]:
-    folder = scratch()
-    try:
-        with scene(Host("c", folder, env=environment())) as found:
-            yield found
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scene_of("c") as found:
+        yield found
 
 
 @pytest.mark.parametrize(

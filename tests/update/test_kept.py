@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from fastxs.hypervisor.host import BINARIES, Host, available, scratch
+from fastxs.hypervisor.host import BINARIES, available
 from tests.conversations.speak import OK
 from tests.keeper.conftest import is_alive, shared, state, until
-from tests.update.scene import Scene, environment, scene
+from tests.update.scene import Scene, scene_of
 
 pytestmark = pytest.mark.skipif(
     bool(available("fastxs") or available("c")), reason=str(available("fastxs") or available("c"))
@@ -51,14 +50,10 @@ class Moved:
 
 @pytest.fixture
 def moved() -> Iterator[Moved]:
-    folder = scratch()
-    try:
-        with scene(Host("c", folder, env=environment())) as host:
-            moved = Moved(host)
-            assert host.update(host.good(), arguments=moved.flags) == OK
-            yield moved
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scene_of("c") as host:
+        moved = Moved(host)
+        assert host.update(host.good(), arguments=moved.flags) == OK
+        yield moved
 
 
 def test_killed_right_after_the_take_over(moved: Moved) -> None:

@@ -14,7 +14,7 @@ from tests.conversations.speak import OK, nul
 from tests.support.ring import FEATURES, RingPeer
 from tests.support.wire import Op, Peer
 from tests.update.run import moves
-from tests.update.scene import Scene, environment, scene
+from tests.update.scene import Scene, environment, scene_of
 
 pytestmark = pytest.mark.skipif(
     bool(available("fastxs") or available("c")), reason=str(available("fastxs") or available("c"))
@@ -27,12 +27,8 @@ ALL = 15
 
 @pytest.fixture
 def host() -> Iterator[Scene]:
-    folder = scratch()
-    try:
-        with scene(Host("c", folder, env=environment())) as found:
-            yield found
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scene_of("c") as found:
+        yield found
 
 
 def test_there_and_back(host: Scene) -> None:
@@ -122,16 +118,12 @@ def test_from_oxenstored() -> None:
     """It says BUSY until its successor, asked once more, says OK."""
     if reason := available("ox"):
         pytest.skip(reason)
-    folder = scratch()
-    try:
-        with scene(Host("ox", folder, env=environment())) as host:
-            assert host.control("-f", str(host.good())).payload == OK
-            assert host.control("-c", "--sim").payload == OK
-            answers = [b"BUSY"]
-            while answers[-1] == b"BUSY" and len(answers) < 20:
-                answers.append(host.control("-s", "-t", "5").payload)
-            assert answers[-1] == OK
-            assert host.control("-s").payload == b"Not in live-update session.\0"
-            host.work()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scene_of("ox") as host:
+        assert host.control("-f", str(host.good())).payload == OK
+        assert host.control("-c", "--sim").payload == OK
+        answers = [b"BUSY"]
+        while answers[-1] == b"BUSY" and len(answers) < 20:
+            answers.append(host.control("-s", "-t", "5").payload)
+        assert answers[-1] == OK
+        assert host.control("-s").payload == b"Not in live-update session.\0"
+        host.work()

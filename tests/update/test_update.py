@@ -8,22 +8,18 @@ from contextlib import ExitStack
 
 import pytest
 
-from fastxs.hypervisor.host import Host, available, scratch
+from fastxs.hypervisor.host import available
 from tests.conversations.speak import OK, nul
 from tests.support.wire import Op, Peer
-from tests.update.scene import Scene, environment, scene
+from tests.update.scene import Scene, scene_of
 
 pytestmark = pytest.mark.skipif(available("fastxs") is not None, reason=str(available("fastxs")))
 
 
 @pytest.fixture
 def host() -> Iterator[Scene]:
-    folder = scratch()
-    try:
-        with scene(Host("fastxs", folder, env=environment())) as found:
-            yield found
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scene_of("fastxs") as found:
+        yield found
 
 
 def test_nobody_notices(host: Scene) -> None:
